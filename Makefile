@@ -1,0 +1,59 @@
+# make run            the main job on this machine, from nothing to a subset and a report
+# make test           environment, then all tests but the cluster's
+# make test-cluster   nodes started and killed
+# make lint types     style and types
+# make finetune       twenty DPO steps on the subset that `make run` wrote
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+# DeepSpeed compiles its kernels on first use where they are wanted; none is at installation.
+PIP_INSTALL := DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: run finetune install dev test test-cluster lint types format clean
+
+run: $(VENV)/.installed
+	@$(BIN)/python deploy/run_local.py jobs/filter.py $(ARGS)
+
+finetune: $(VENV)/.installed
+	@$(BIN)/python deploy/run_local.py jobs/finetune.py $(ARGS)
+
+install: $(VENV)/.installed
+dev: $(VENV)/.installed-dev
+
+$(BIN)/python:
+	@echo "making a virtual environment in $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing raysae and what it needs (5.5 GB, one to three minutes) ..."
+	@$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing raysae, what it needs and the development tools (one to three minutes) ..."
+	@$(PIP_INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+test: $(VENV)/.installed-dev
+	@HF_HUB_OFFLINE=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -m "not cluster" $(ARGS)
+
+test-cluster: $(VENV)/.installed-dev
+	@HF_HUB_OFFLINE=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -m cluster $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports
+
+types: $(VENV)/.installed-dev
+	@$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
