@@ -1,0 +1,153 @@
+"""Reading a job's settings from the command line and YAML, and the settings of how a job runs.
+
+Settings are of two kinds. *Content* settings decide the result and enter artifact ids; their
+dataclasses live beside the code that they set. *Run* settings (here) say on what and how a job runs;
+they never enter an id, so that a worker count cannot change a result.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass, is_dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from jsonargparse import ArgumentParser
+
+from raysae.errors import SettingsError
+
+SettingsT = TypeVar("SettingsT")
+
+SHORT_FORMS = {
+    "--model": "--model.path",
+    "--corpus": "--corpus.name",
+    "--sae_corpus": "--sae_corpus.name",
+    "--subset": "--subset.path",
+}
+"""Options people type most, and the field that each one sets."""
+
+SWITCHES = ("--plan",)
+"""Yes/no options that may stand without a value."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How the shards of a corpus are worked on: never part of an artifact's id.
+
+    Args:
+        min_actors: Actors that hold a model, at least.
+        max_actors: Actors at most; the pool grows up to here while shards are waiting.
+        cpus_per_actor: CPU cores that Ray reserves for each actor.
+        gpus_per_actor: GPUs that Ray reserves for each actor; fractions share one. 0 runs on the
+            CPU.
+        token_budget: Padded tokens in one forward pass, at most; bounds the memory of a batch.
+        max_retries: How often a shard is tried again after its actor or node was lost.
+        max_rejected_fraction: The job fails with exit code 3 when more rows than this are rejected.
+        price_per_gpu_hour: Dollars, for `--plan` only.
+    """
+
+    min_actors: int = 1
+    max_actors: int = 1
+    cpus_per_actor: float = 1.0
+    gpus_per_actor: float = 0.0
+    token_budget: int = 8192
+    max_retries: int = 3
+    max_rejected_fraction: float = 0.2
+    price_per_gpu_hour: float = 2.5
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_actors <= self.max_actors:
+            raise SettingsError(
+                f"run.min_actors: must be at least 1 and at most run.max_actors "
+                f"({self.max_actors}), got {self.min_actors}."
+            )
+        for name in ("cpus_per_actor", "gpus_per_actor", "max_retries", "price_per_gpu_hour"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"run.{name}: must not be negative, got {getattr(self, name)}.")
+        if self.token_budget < 1:
+            raise SettingsError(f"run.token_budget: must be at least 1, got {self.token_budget}.")
+        if not 0 <= self.max_rejected_fraction <= 1:
+            raise SettingsError(
+                f"run.max_rejected_fraction: must lie in [0, 1], got {self.max_rejected_fraction}."
+            )
+
+    @property
+    def device(self) -> str:
+        """`cuda` if the actors hold GPUs, else `cpu`."""
+        return "cuda" if self.gpus_per_actor > 0 else "cpu"
+
+
+def parse_settings(
+    settings_class: type[SettingsT], argv: Sequence[str], prog: str, description: str
+) -> SettingsT:
+    """Build a job's settings from `--config file.yaml` and `--field value` arguments.
+
+    Args:
+        settings_class: A frozen dataclass; its docstring and those of its parts become `--help`.
+        argv: Arguments without the program's name.
+        prog: The program's name in `--help`.
+        description: What the job does, for `--help`.
+
+    Raises:
+        SettingsError: A key is unknown, a value is of the wrong type, or an impossible one.
+    """
+    parser = ArgumentParser(prog=prog, description=description, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="A YAML file with any of these settings.")
+    parser.add_class_arguments(settings_class, fail_untyped=True, sub_configs=True)
+    complaints = io.StringIO()
+    try:
+        with redirect_stderr(complaints):
+            namespace = parser.parse_args(_expand_short_forms(argv))
+            built = parser.instantiate_classes(namespace)
+    except SettingsError:
+        raise
+    except Exception as error:
+        raise SettingsError(_one_line(str(error) or complaints.getvalue())) from error
+    values = {key: value for key, value in vars(built).items() if key != "config"}
+    return settings_class(**values)
+
+
+def _expand_short_forms(argv: Sequence[str]) -> list[str]:
+    """Rewrite `--model X` as `--model.path X` and a bare `--plan` as `--plan=true`."""
+    expanded = []
+    for argument, following in zip(argv, [*argv[1:], "--"], strict=True):
+        name, equals, value = argument.partition("=")
+        if name in SWITCHES and not equals and following.startswith("--"):
+            equals, value = "=", "true"
+        expanded.append(SHORT_FORMS.get(name, name) + equals + value)
+    return expanded
+
+
+def _one_line(message: str) -> str:
+    """Fold a parser's message of several lines into one sentence."""
+    cause = message.strip().splitlines()
+    return "settings: " + " ".join(line.strip(" -") for line in cause if line.strip())
+
+
+def resolved_storage(uri: str) -> str:
+    """Return the storage as an absolute path or URI, the same for the driver and every worker.
+
+    Raises:
+        SettingsError: A relative path inside a working directory that Ray unpacked, which would
+            vanish with the job.
+    """
+    if "://" in uri or Path(uri).expanduser().is_absolute():
+        return uri
+    if "runtime_resources" in Path.cwd().parts:
+        raise SettingsError(
+            f"storage: {uri!r} is relative, but this job runs in a temporary directory that Ray "
+            "unpacked; give an absolute path on a disk that every node sees, with --storage."
+        )
+    return str(Path(uri).expanduser().absolute())
+
+
+def print_settings(settings: object, prefix: str = "") -> None:
+    """Print resolved settings, one `name: value` a line."""
+    for name, value in vars(settings).items():
+        if is_dataclass(value) and not isinstance(value, type):
+            print_settings(value, f"{prefix}{name}.")
+        else:
+            sys.stdout.write(f"  {prefix}{name}: {value}\n")
