@@ -1,0 +1,27 @@
+"""Sparse autoencoders: settings, training, sparse encoding, health and SAELens files.
+
+An architecture is one module in `architectures`. `SaeTrainer` trains one SAE on hidden states,
+`Sae` is the result, `Codes` are its sparse activations; `save_saelens` and `load_saelens` keep it
+on disk.
+"""
+
+from raysae.sae.codes import Codes
+from raysae.sae.health import SaeHealth
+from raysae.sae.memory import plan_training_memory
+from raysae.sae.reduction import Ranks
+from raysae.sae.sae import Sae
+from raysae.sae.saelens import load_saelens, save_saelens
+from raysae.sae.settings import SaeSettings
+from raysae.sae.trainer import SaeTrainer
+
+__all__ = [
+    "Codes",
+    "Ranks",
+    "Sae",
+    "SaeHealth",
+    "SaeSettings",
+    "SaeTrainer",
+    "load_saelens",
+    "plan_training_memory",
+    "save_saelens",
+]
