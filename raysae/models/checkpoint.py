@@ -1,0 +1,183 @@
+"""Model directories: where they are, what they contain, and which of their tensors are needed.
+
+Only safetensors are read: a pickle can run code. `auto_map` entries (remote code) are never
+followed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from raysae.artifacts import content_id, file_sha256, read_json
+from raysae.errors import DataError, SettingsError
+
+SHIPPED = Path(__file__).parent / "data"
+"""Models that come with the package, one directory each."""
+
+INDEX = "model.safetensors.index.json"
+
+_CONTENT_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".model"})
+_CONTENT_NAMES = frozenset({"merges.txt", "vocab.txt"})
+# Neither says anything about the hidden states, and tools rewrite both.
+_WITHOUT_EFFECT = frozenset({"generation_config.json", "trainer_state.json"})
+
+
+def model_directory(path: str) -> Path:
+    """Return the directory that a model setting names.
+
+    Args:
+        path: A directory, or the name of a shipped model.
+
+    Raises:
+        SettingsError: There is no such directory, or it holds no configuration or no safetensors.
+    """
+    is_shipped = re.fullmatch(r"[\w.-]+", path) and (SHIPPED / path / "config.json").is_file()
+    directory = SHIPPED / path if is_shipped else Path(path)
+    if not directory.is_dir():
+        names = ", ".join(sorted(p.name for p in SHIPPED.glob("*/") if p.is_dir())) or "none"
+        raise SettingsError(
+            f"model path: {path!r} is neither a directory nor a shipped model ({names}); download "
+            "the model and name its directory."
+        )
+    if not (directory / "config.json").is_file():
+        raise SettingsError(
+            f"model path: {directory} has no config.json; name a directory in Hugging Face format."
+        )
+    if not any(directory.glob("*.safetensors")):
+        raise SettingsError(
+            f"model path: {directory} has no *.safetensors file, and no other format is read; "
+            "convert the weights with save_pretrained."
+        )
+    return directory
+
+
+def model_fingerprint(path: str) -> str:
+    """Return 24 hex digits over the content of a model's files, wherever they are.
+
+    Weights, configurations, tokenizer and templates count; a README or a generation setting does
+    not.
+
+    Args:
+        path: As in `ModelSettings.path`.
+
+    Raises:
+        SettingsError: The path names no usable model.
+    """
+    directory = model_directory(path)
+    return content_id(
+        {
+            file.name: _sha256(file, file.stat().st_size, file.stat().st_mtime_ns)
+            for file in sorted(directory.iterdir())
+            if file.is_file() and _is_content(file)
+        }
+    )
+
+
+@lru_cache(maxsize=1024)
+def _sha256(file: Path, _size: int, _mtime_ns: int) -> str:
+    """Hash a file once per process, as long as its size and time stay the same."""
+    return file_sha256(file)
+
+
+def _is_content(file: Path) -> bool:
+    if file.name.startswith(".") or file.name in _WITHOUT_EFFECT:
+        return False
+    return file.suffix in _CONTENT_SUFFIXES or file.name in _CONTENT_NAMES
+
+
+def model_type(directory: Path) -> str:
+    """Return the architecture's name in `config.json`.
+
+    Raises:
+        SettingsError: It names none.
+    """
+    name = read_json(directory / "config.json").get("model_type")
+    if not isinstance(name, str):
+        raise SettingsError(f"model path: {directory / 'config.json'} names no model_type.")
+    return name
+
+
+def weight_files(directory: Path, needed: Callable[[str], bool]) -> dict[Path, list[str]]:
+    """Return the safetensors files that hold needed tensors, with these tensors' names.
+
+    With an index, files without a needed tensor are not opened.
+
+    Args:
+        directory: As returned by `model_directory`.
+        needed: Whether the tensor of a (checkpoint's) name is wanted.
+
+    Raises:
+        DataError: The index names a file that is not there.
+    """
+    files: dict[Path, list[str]] = {}
+    index = directory / INDEX
+    if index.is_file():
+        for name, file_name in read_json(index).get("weight_map", {}).items():
+            if needed(name):
+                files.setdefault(directory / file_name, []).append(name)
+    else:
+        path = directory / "model.safetensors"
+        if not path.is_file():
+            raise DataError(f"{directory} has neither {INDEX} nor model.safetensors; copy it anew.")
+        with open_safetensors(path) as file:
+            files[path] = [name for name in file.keys() if needed(name)]  # noqa: SIM118
+    for path in files:
+        if not path.is_file():
+            raise DataError(f"{index} names {path.name}, which is not there; copy the model again.")
+    return files
+
+
+def read_tensors(files: dict[Path, list[str]]) -> dict[str, torch.Tensor]:
+    """Read the tensors named in `weight_files`' result, on the CPU, as they are stored.
+
+    Raises:
+        DataError: A file is damaged or lacks a tensor.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for path, names in files.items():
+        with open_safetensors(path) as file:
+            for name in names:
+                tensors[name] = file.get_tensor(name)
+    return tensors
+
+
+def count_numbers(files: dict[Path, list[str]]) -> Counter[str]:
+    """Return how many numbers the named tensors hold, from the files' headers alone.
+
+    Returns:
+        By stored format, in safetensors' names: `BF16`, `F16`, `F32`, …
+
+    Raises:
+        DataError: A file is damaged or lacks a tensor.
+    """
+    numbers: Counter[str] = Counter()
+    for path, names in files.items():
+        with open_safetensors(path) as file:
+            for name in names:
+                tensor = file.get_slice(name)
+                numbers[tensor.get_dtype()] += math.prod(tensor.get_shape())
+    return numbers
+
+
+@contextmanager
+def open_safetensors(path: Path) -> Iterator[Any]:
+    """Open a safetensors file, turning its errors into one sentence.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path} is damaged ({error}); copy the model again.") from error

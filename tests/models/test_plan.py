@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from transformers import AutoModel
+
+from raysae.models.plan import ForwardPlan, text_blocks, vision_blocks, weight_memory
+from tests.models.tiny import build_config
+
+CONFIG = build_config()
+TEXT, VISION = text_blocks(CONFIG.text_config), vision_blocks(CONFIG.vision_config)
+
+
+def matrices(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters() if p.ndim == 2)
+
+
+def test_parameters_are_the_matrices_of_the_blocks() -> None:
+    text, vision = (
+        AutoModel.from_config(CONFIG.text_config),
+        AutoModel.from_config(CONFIG.vision_config),
+    )
+    assert TEXT.parameters == matrices(text.layers)
+    assert VISION.parameters == matrices(vision.encoder)
+
+
+def test_flops_equal_loops_over_one_sequence() -> None:
+    length = 9
+    for blocks in (TEXT, VISION):
+        total = 0.0
+        for position in range(length):
+            total += 2 * blocks.parameters
+            seen = (position + 0.5) if blocks.causal else length
+            total += blocks.n * 4 * seen * blocks.d_heads
+        assert abs(length * blocks.flops(length) - total) < 1e-6 * total
+
+
+def test_published_7b_at_17_blocks() -> None:
+    """facts: 2 × 3.8 G a token, attention aside (the facts count the embeddings, too)."""
+    blocks = replace(TEXT, n=17, d=4096, d_heads=4096, d_key_values=1024, d_mlp=14336, heads=32)
+    assert 7.3e9 < blocks.flops(0) < 7.6e9
+
+
+def test_peak_and_flops_add_up() -> None:
+    plan = ForwardPlan(32, 1000, 1500, 200, 128, 88, 5, TEXT, 7.0)
+    assert plan.peak_bytes == 1200
+    assert plan.flops(10, 3) == 10 * TEXT.flops(10) + 21
+
+
+def test_a_wide_attention_counts_more_than_a_narrow_mlp() -> None:
+    assert TEXT.activation_numbers() == 2 * 32 + max(4 * 32 + 2 * 16, 3 * 48)
+
+
+def test_conversion_keeps_the_stored_weights_beside_the_loaded() -> None:
+    assert weight_memory({"BF16": 10}, "bfloat16") == (20, 20)
+    assert weight_memory({"F16": 10}, "bfloat16") == (20, 40)
+    assert weight_memory({"BF16": 10, "F32": 1}, "float32") == (44, 64)
