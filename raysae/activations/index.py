@@ -1,0 +1,56 @@
+"""The two JSON files that let `datasets.load_from_disk` open a cache, for a look at it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raysae.activations.format import numpy_type, tokens_schema
+from raysae.activations.mapped_shard import MappedShard
+from raysae.artifacts import content_id
+from raysae.errors import DataError
+from raysae.storage import put_json
+
+
+def write_dataset_index(directory: Path, data_files: Sequence[str]) -> None:
+    """Write `state.json` and `dataset_info.json` beside the shards of a cache.
+
+    They list the token files that count; a cache without them is still complete for `CacheReader`.
+    bfloat16 appears to `datasets` as uint16.
+
+    Args:
+        directory: The cache.
+        data_files: Names of its token files, in the order in which rows are numbered.
+
+    Raises:
+        DataError: No file, or the first one is missing or damaged.
+    """
+    if not data_files:
+        raise DataError(f"{directory}: the cache has no shard; check what its job rejected.")
+    first = MappedShard(directory / data_files[0])
+    schema = tokens_schema(first.d_in, first.dtype)
+    features: dict[str, Any] = {
+        field.name: _value(str(field.type)) for field in schema if field.name != "activation"
+    }
+    item = _value(np.dtype(numpy_type(first.dtype)).name)
+    features["activation"] = {"feature": item, "length": first.d_in, "_type": "List"}
+    put_json(directory / "dataset_info.json", {"features": features})
+    put_json(
+        directory / "state.json",
+        {
+            "_data_files": [{"filename": name} for name in data_files],
+            "_fingerprint": content_id(list(data_files)),
+            "_format_columns": None,
+            "_format_kwargs": {},
+            "_format_type": None,
+            "_output_all_columns": False,
+            "_split": None,
+        },
+    )
+
+
+def _value(dtype: str) -> Mapping[str, str]:
+    return {"dtype": dtype, "_type": "Value"}

@@ -1,0 +1,119 @@
+"""The order in which training reads a cache: a pure function of seed, step and batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from raysae.activations.seeded import mix, random_keys, shuffled_index
+from raysae.errors import DataError, SettingsError
+
+
+class _Epoch(NamedTuple):
+    """One epoch's order of shards (s shards, w windows).
+
+    Attributes:
+        key: uint64 scalar array (1,), the epoch's key.
+        shard_s: int64 (s,), the shards in the order of reading.
+        start_s: int64 (s + 1,), rows before each of them, and all rows.
+        window_w: int64 (w + 1,), rows before each window of `mix_shards` shards, and all rows.
+    """
+
+    key: npt.NDArray[np.uint64]
+    shard_s: npt.NDArray[np.int64]
+    start_s: npt.NDArray[np.int64]
+    window_w: npt.NDArray[np.int64]
+
+
+class ReadingOrder:
+    """Which rows make up each global batch.
+
+    In every epoch the shards are permuted, cut into windows of `mix_shards` shards, and the rows of
+    a window permuted among themselves, so that a batch mixes several shards and few files are open
+    at once. An epoch is a permutation of all rows; a batch may begin in one epoch and end in the
+    next, so none is short and no row is left out.
+
+    Nothing depends on how many ranks there are: each takes its slice of the global batch. And
+    nothing is stored: any step can be asked for at once, which makes a restart exact.
+
+    Args:
+        shard_rows: Rows of each shard.
+        seed: Decides the order.
+        mix_shards: Shards per window, at least 1.
+
+    Raises:
+        DataError: There is no row at all.
+        SettingsError: `mix_shards` is below 1.
+    """
+
+    def __init__(self, shard_rows: Sequence[int], seed: int, mix_shards: int = 4) -> None:
+        self._shard_rows = np.asarray(shard_rows, dtype=np.int64)
+        self.seed = seed
+        self.mix_shards = mix_shards
+        self.total_rows = int(self._shard_rows.sum())
+        if self.total_rows == 0:
+            raise DataError("The activation cache has no rows; check what its job rejected.")
+        if mix_shards < 1:
+            raise SettingsError(f"mix_shards: must be 1 or more, got {mix_shards}.")
+        self._epochs: dict[int, _Epoch] = {}
+
+    def rows(
+        self, step: int, global_batch: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the rows of one global batch.
+
+        Args:
+            step: The number of the batch, from 0.
+            global_batch: Rows per batch over all ranks, the same in every step; it may exceed the
+                rows of an epoch.
+
+        Returns:
+            (shard_n, row_n), both int64 (global_batch,): for each row of the batch, its shard and
+            its number in that shard.
+        """
+        first = step * global_batch
+        shard_n = np.empty(global_batch, dtype=np.int64)
+        row_n = np.empty(global_batch, dtype=np.int64)
+        done = 0
+        while done < global_batch:
+            epoch, offset = divmod(first + done, self.total_rows)
+            count = min(global_batch - done, self.total_rows - offset)
+            part = slice(done, done + count)
+            shard_n[part], row_n[part] = self._rows_of_epoch(epoch, offset, count)
+            done += count
+        return shard_n, row_n
+
+    def _rows_of_epoch(
+        self, number: int, offset: int, count: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        epoch = self._epoch(number)
+        place_n = np.arange(offset, offset + count, dtype=np.int64)
+        # side="right" steps over windows and shards without rows.
+        window_n = np.searchsorted(epoch.window_w, place_n, side="right") - 1
+        start_n = epoch.window_w[window_n]
+        size_n = epoch.window_w[window_n + 1] - start_n
+        key_n = mix(epoch.key ^ window_n.astype(np.uint64))
+        place_n = start_n + shuffled_index(place_n - start_n, size_n, key_n)
+        slot_n = np.searchsorted(epoch.start_s, place_n, side="right") - 1
+        return epoch.shard_s[slot_n], place_n - epoch.start_s[slot_n]
+
+    def _epoch(self, number: int) -> _Epoch:
+        """Return an epoch's plan; two are kept, because a batch may straddle two epochs."""
+        if number not in self._epochs:
+            if len(self._epochs) >= 2:
+                self._epochs.pop(min(self._epochs))
+            self._epochs[number] = self._plan_epoch(number)
+        return self._epochs[number]
+
+    def _plan_epoch(self, number: int) -> _Epoch:
+        key = random_keys(2, self.seed, number)
+        shards = np.arange(len(self._shard_rows), dtype=np.int64)
+        shard_s = shuffled_index(
+            shards, np.full_like(shards, len(shards)), np.broadcast_to(key[:1], shards.shape)
+        )
+        start_s = np.concatenate(([0], np.cumsum(self._shard_rows[shard_s])))
+        edges = np.append(np.arange(0, len(shards), self.mix_shards), len(shards))
+        return _Epoch(key[1:], shard_s, start_s, start_s[edges])

@@ -1,0 +1,187 @@
+"""Read a cache: rows of memory-mapped shards, in any order."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from raysae.activations.format import SAMPLES_SCHEMA, as_torch, numpy_type
+from raysae.activations.mapped_shard import COLUMNS, MappedShard
+from raysae.errors import DataError
+
+OPEN_SHARDS = 32
+"""Shards mapped at a time: several windows of the reading order, far from any limit on files."""
+
+
+@dataclass(frozen=True)
+class CachedTokens:
+    """Rows of a cache, copied out of it.
+
+    Attributes:
+        acts_nd: (n, d_in), the hidden states in their own dtype, on the CPU.
+        modality_n: uint8 (n,).
+        sample_n: int32 (n,), row in the samples table of the token's own shard.
+        position_n: int32 (n,), position inside the sample.
+        token_id_n: int32 (n,).
+    """
+
+    acts_nd: torch.Tensor
+    modality_n: npt.NDArray[np.uint8]
+    sample_n: npt.NDArray[np.int32]
+    position_n: npt.NDArray[np.int32]
+    token_id_n: npt.NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.position_n)
+
+
+class CacheReader:
+    """The finished shards of one cache.
+
+    Shards are mapped into memory when they are first read, the least recently read are unmapped;
+    rows are copied once, from the system's page cache into the result. Not safe for threads; a
+    pickled reader opens its shards anew.
+
+    Args:
+        directory: The cache.
+        data_files: Names of its token files; a shard's number is its place in this list.
+        shard_rows: Rows of each, as the done marks say. Without them every file's framing is read
+            once at the start; with them nothing but the first file is opened, and a file that has
+            another number of rows is reported when it is read.
+
+    Attributes:
+        d_in: Width of the hidden states.
+        dtype: `float32`, `float16` or `bfloat16`.
+        shard_rows: Rows of each shard.
+
+    Raises:
+        DataError: No file, a missing or damaged one, or shards that do not fit together.
+    """
+
+    def __init__(
+        self, directory: Path, data_files: Sequence[str], shard_rows: Sequence[int] | None = None
+    ) -> None:
+        if not data_files:
+            raise DataError(f"{directory}: the cache has no shard; check what its job rejected.")
+        self._directory = directory
+        self._data_files = tuple(data_files)
+        self._open: OrderedDict[int, MappedShard] = OrderedDict()
+        first = MappedShard(directory / data_files[0])
+        self.d_in, self.dtype = first.d_in, first.dtype
+        self.shard_rows: tuple[int, ...] = ()
+        if shard_rows is None:
+            shard_rows = [self._shard(number).rows for number in range(len(data_files))]
+        self.shard_rows = tuple(int(rows) for rows in shard_rows)
+
+    @property
+    def rows(self) -> int:
+        """Rows of all shards."""
+        return sum(self.shard_rows)
+
+    def read_rows(self, shard: int, rows: npt.ArrayLike) -> CachedTokens:
+        """Read rows of one shard, in the order given; a row may be asked for more than once.
+
+        Args:
+            shard: The shard's number.
+            rows: Integers (n,), each below the shard's rows.
+
+        Raises:
+            DataError: The shard is missing or damaged.
+            IndexError: There is no such row.
+        """
+        row_n = np.asarray(rows, dtype=np.int64)
+        tokens = self.read(np.full(len(row_n), shard, dtype=np.int64), row_n)
+        if np.all(np.diff(row_n) >= 0):
+            return tokens
+        given_n = np.argsort(np.argsort(row_n, kind="stable"), kind="stable")
+        return CachedTokens(
+            tokens.acts_nd[torch.from_numpy(given_n)],
+            tokens.modality_n[given_n],
+            tokens.sample_n[given_n],
+            tokens.position_n[given_n],
+            tokens.token_id_n[given_n],
+        )
+
+    def read(self, shard_n: npt.NDArray[np.int64], row_n: npt.NDArray[np.int64]) -> CachedTokens:
+        """Read a batch, such as `ReadingOrder.rows` names it, sorted by shard and row.
+
+        A batch is a set of rows to training, and sorted rows are read about twice as fast. The
+        slice of a rank must therefore be cut before reading.
+
+        Args:
+            shard_n: int64 (n,), each row's shard.
+            row_n: int64 (n,), its number in that shard.
+
+        Raises:
+            DataError: A shard is missing or damaged.
+            IndexError: There is no such row.
+        """
+        sorted_n = np.lexsort((row_n, shard_n))
+        shard_n, row_n = shard_n[sorted_n], row_n[sorted_n]
+        acts_nd = np.empty((len(row_n), self.d_in), dtype=numpy_type(self.dtype))
+        columns = {name: np.empty(len(row_n), dtype=dtype) for name, dtype in COLUMNS.items()}
+        for shard in np.unique(shard_n):
+            part = slice(*np.searchsorted(shard_n, [shard, shard + 1]))
+            parts = {name: column_n[part] for name, column_n in columns.items()}
+            self._shard(int(shard)).gather(row_n[part], acts_nd[part], parts)
+        return CachedTokens(
+            as_torch(acts_nd, self.dtype),
+            columns["modality"],
+            columns["sample"],
+            columns["position"],
+            columns["token_id"],
+        )
+
+    def read_samples(self, shard: int) -> pa.Table:
+        """Read a shard's samples table: the columns of `SAMPLES_SCHEMA`, one row per sample.
+
+        Raises:
+            DataError: It is missing or damaged.
+        """
+        name = self._data_files[shard].removesuffix(".arrow") + ".samples.arrow"
+        path = self._directory / name
+        try:
+            with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as stream:
+                table = stream.read_all()
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"{path} cannot be read ({reason}); run its job again.") from error
+        if not table.schema.equals(SAMPLES_SCHEMA):
+            raise DataError(f"{path} has other columns than a samples table:\n{table.schema}")
+        return table
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": OrderedDict()}
+
+    def _shard(self, number: int) -> MappedShard:
+        shard = self._open.get(number)
+        if shard is None:
+            shard = self._map(number)
+            if len(self._open) >= OPEN_SHARDS:
+                self._open.popitem(last=False)
+            self._open[number] = shard
+        self._open.move_to_end(number)
+        return shard
+
+    def _map(self, number: int) -> MappedShard:
+        path = self._directory / self._data_files[number]
+        shard = MappedShard(path)
+        if (shard.d_in, shard.dtype) != (self.d_in, self.dtype):
+            raise DataError(
+                f"{path} holds {shard.dtype} of width {shard.d_in}, the first shard {self.dtype} "
+                f"of width {self.d_in}; a cache's shards must be alike: run its job again."
+            )
+        if self.shard_rows and shard.rows != self.shard_rows[number]:
+            raise DataError(
+                f"{path} has {shard.rows} rows, its mark says {self.shard_rows[number]}; delete "
+                "the mark and run its job again."
+            )
+        return shard

@@ -1,0 +1,44 @@
+"""Which tokens of a shard are cached, and in what order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raysae.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """What the cache keeps (content: part of every id).
+
+    Attributes:
+        tokens_per_sample: Keep at most so many tokens of a sample, drawn at random; 0 keeps all.
+        image_fraction: Keep, of each sample, as many tokens as can be had with this share of image
+            tokens, between 0 and 1; below 0, tokens come as the model gives them. A sample without
+            image tokens then keeps none unless the share is 0, one with nothing else none unless it
+            is 1.
+        seed: Decides which tokens are drawn, and their order inside a shard.
+        max_norm_ratio: Drop tokens whose Euclidean norm exceeds this multiple of the median norm of
+            the shard's kept tokens (attention sinks, mostly), and those whose norm is not finite;
+            0 keeps all.
+    """
+
+    tokens_per_sample: int = 0
+    image_fraction: float = -1.0
+    seed: int = 42
+    max_norm_ratio: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.tokens_per_sample < 0:
+            raise SettingsError(
+                f"tokens_per_sample: must be 0 (all) or more, got {self.tokens_per_sample}."
+            )
+        if not self.image_fraction <= 1:
+            raise SettingsError(
+                "image_fraction: must lie between 0 and 1, or below 0 to leave the tokens as they "
+                f"come, got {self.image_fraction}."
+            )
+        if not self.max_norm_ratio >= 0:
+            raise SettingsError(
+                f"max_norm_ratio: must be 0 (off) or more, got {self.max_norm_ratio}."
+            )

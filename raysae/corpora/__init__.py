@@ -1,0 +1,25 @@
+"""Source data sets as samples: one module per kind of source, one table that names them.
+
+`open_corpus(CorpusSettings(...))` fingerprints the Parquet files and gives a `Corpus`, whose rows
+are read by file and range and come out as `Sample` or, with a reason, as `Rejection`; nothing is
+skipped silently.
+"""
+
+from raysae.corpora.builtin import builtin_noisy_truth, known_corruption
+from raysae.corpora.corpus import Corpus, CorpusSettings
+from raysae.corpora.images import MAX_IMAGE_PIXELS, check_image
+from raysae.corpora.snapshot import CorpusFile, CorpusSnapshot
+from raysae.corpora.sources import open_corpus, open_subset
+
+__all__ = [
+    "MAX_IMAGE_PIXELS",
+    "Corpus",
+    "CorpusFile",
+    "CorpusSettings",
+    "CorpusSnapshot",
+    "builtin_noisy_truth",
+    "check_image",
+    "known_corruption",
+    "open_corpus",
+    "open_subset",
+]

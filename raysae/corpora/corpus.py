@@ -1,0 +1,169 @@
+"""What every corpus offers: a snapshot, rows by range, and samples or rejections from rows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from raysae.artifacts import ShardSpec
+from raysae.corpora.snapshot import CorpusSnapshot
+from raysae.errors import DataError
+from raysae.sample import Rejection, Sample
+
+READ_BATCH_ROWS = 64
+"""Rows decoded at a time: a row group may hold gigabytes of images, and a shard wants a few."""
+
+
+@dataclass(frozen=True)
+class CorpusSettings:
+    """Which rows a job works on (content: part of every id).
+
+    Attributes:
+        name: `builtin` (shipped, needs no network), `builtin-noisy` (the same kind of rows, some of
+            them corrupted on purpose), or `align-anything` (Parquet files in its text-image-to-text
+            columns).
+        path: For `align-anything`: a Parquet file, or a directory that is searched for `*.parquet`.
+            Empty for the built-in ones.
+        max_rows: Use only the first so many rows, files in the order of their names; 0 means all.
+    """
+
+    name: str = "builtin"
+    path: str = ""
+    max_rows: int = 0
+
+
+class Corpus(ABC):
+    """An opened corpus.
+
+    Opening reads every byte once for the fingerprints, so open on the driver and send the
+    object to the workers: it pickles, holds no open file, and its reading methods may be called
+    from any process.
+
+    Attributes:
+        snapshot: Its files and rows.
+        schema: The columns that `read` returns: of all files together, in the first file's order.
+    """
+
+    columns: ClassVar[Sequence[str]]
+    """The columns that `samples` looks at."""
+
+    def __init__(self, snapshot: CorpusSnapshot, file_schemas: Sequence[pa.Schema]) -> None:
+        for file, schema in zip(snapshot.files, file_schemas, strict=True):
+            self.check_columns(schema, str(file.path))
+        self.snapshot = snapshot
+        self.schema = _unify(snapshot, file_schemas)
+
+    @classmethod
+    @abstractmethod
+    def check_columns(cls, schema: pa.Schema, file: str) -> None:
+        """Raise DataError if a file lacks a column or has one of an unusable type; name both."""
+
+    @abstractmethod
+    def samples(self, table: pa.Table, first_ordinal: int) -> Iterator[Sample | Rejection]:
+        """Turn rows into samples: for each row, in order, either a `Sample` or a `Rejection`.
+
+        Args:
+            table: Consecutive rows with at least `columns`, as `read` returns them.
+            first_ordinal: The ordinal of its first row.
+        """
+
+    def read(
+        self, file_index: int, start: int, stop: int, columns: Sequence[str] | None = None
+    ) -> pa.Table:
+        """Read the rows `start` to `stop` of one file, and no others.
+
+        Row groups outside of the range are not touched, and a large one is decoded piece by piece,
+        so memory is bounded by the rows asked for.
+
+        Args:
+            file_index: Which file of the snapshot.
+            start: First row in the file.
+            stop: One past the last row.
+            columns: Only these; all of `schema` if None.
+
+        Raises:
+            DataError: The file is damaged, or is another one than when the snapshot was taken.
+        """
+        file = self.snapshot.files[file_index]
+        fields = [self.schema.field(name) for name in columns or self.schema.names]
+        schema = pa.schema(fields, metadata=self.schema.metadata)
+        try:
+            with pq.ParquetFile(file.path) as parquet:
+                table = _read_range(parquet, start, stop, schema)
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"{file.path} cannot be read ({reason}); restore it.") from error
+        if table.num_rows != stop - start:
+            raise DataError(
+                f"{file.path} has no rows {start} to {stop}; it changed since the job began: run "
+                "the job again."
+            )
+        return table
+
+    def read_samples(self, shard: ShardSpec) -> list[Sample | Rejection]:
+        """Read one shard's rows as samples and rejections, one per row, in order."""
+        table = self.read(shard.file_index, shard.start, shard.stop, self.columns)
+        return list(self.samples(table, shard.first_ordinal))
+
+    def all_samples(self) -> Iterator[Sample | Rejection]:
+        """Read every row, in order, a few at a time."""
+        for index, file in enumerate(self.snapshot.files):
+            first = self.snapshot.first_ordinal(index)
+            for start in range(0, file.rows, READ_BATCH_ROWS):
+                stop = min(start + READ_BATCH_ROWS, file.rows)
+                table = self.read(index, start, stop, self.columns)
+                yield from self.samples(table, first + start)
+
+
+def _unify(snapshot: CorpusSnapshot, schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """Return one schema for all files: columns that a file lacks are null there, numbers widen."""
+    unified = schemas[0]
+    for file, schema in zip(snapshot.files, schemas, strict=True):
+        try:
+            unified = pa.unify_schemas([unified, schema], promote_options="permissive")
+        except pa.ArrowException as error:
+            raise DataError(
+                f"{file.path} has a column of another type than the files before it ({error}); "
+                "write the files with one schema."
+            ) from error
+    return unified
+
+
+def _read_range(file: pq.ParquetFile, start: int, stop: int, schema: pa.Schema) -> pa.Table:
+    """Decode only the row groups that the range touches, and keep only its rows."""
+    groups: list[int] = []
+    first_row = row = 0
+    for group in range(file.num_row_groups):
+        rows = file.metadata.row_group(group).num_rows
+        if row < stop and row + rows > start:
+            first_row = first_row if groups else row
+            groups.append(group)
+        row += rows
+    present = [name for name in schema.names if name in file.schema_arrow.names]
+    pieces: list[pa.RecordBatch] = []
+    row = first_row
+    for batch in file.iter_batches(READ_BATCH_ROWS, row_groups=groups, columns=present):
+        low, high = max(start - row, 0), min(stop - row, batch.num_rows)
+        if low < high:
+            pieces.append(_conform(batch.slice(low, high - low), schema))
+        row += batch.num_rows
+        if row >= stop:
+            break
+    return pa.Table.from_batches(pieces, schema)
+
+
+def _conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Give a file's rows the corpus' columns and types."""
+    columns = [
+        pc.cast(batch.column(field.name), field.type)
+        if field.name in batch.schema.names
+        else pa.nulls(batch.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)

@@ -1,0 +1,122 @@
+"""The format against its document, and against pyarrow and numpy alone."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from raysae.activations.format import (
+    DTYPE_KEY,
+    MAX_SHARD_BYTES,
+    SAMPLES_SCHEMA,
+    TORCH_DTYPES,
+    as_numpy,
+    as_torch,
+    dtype_name,
+    row_bytes,
+    samples_per_shard,
+    tokens_schema,
+)
+from raysae.errors import SettingsError
+from tests.activations.caches import DTYPES, bits, token_batch, write_shard
+from tests.reference.activations import bfloat16_to_float
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "activation-cache.md"
+
+
+def table_under(heading: str) -> list[list[str]]:
+    """Return the rows of the first table under a heading, without backquotes."""
+    section = DOCUMENT.read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    end = next(
+        (i for i, line in enumerate(lines[2:], 2) if line.startswith("|---")), len(lines) + 1
+    )
+    return [
+        [cell.strip().replace("`", "") for cell in line.strip("|").split("|")]
+        for line in lines[2 : end - 1]
+    ]
+
+
+def test_document_names_the_token_columns() -> None:
+    rows = table_under("Token file")
+    schema = tokens_schema(7, "float32")
+    assert [row[0] for row in rows] == schema.names
+    for name, type_, _ in rows[:-1]:
+        assert str(schema.field(name).type) == type_
+    activation = rows[-1][1]
+    assert activation == "fixed-size list[d_in] of float32, float16 or uint16"
+    assert schema.field("activation").type == pa.list_(pa.float32(), 7)
+
+
+def test_document_names_the_samples_columns() -> None:
+    rows = table_under("Samples file")
+    assert [(row[0], row[1]) for row in rows] == [
+        (field.name, str(field.type)) for field in SAMPLES_SCHEMA
+    ]
+
+
+def test_document_names_the_dtypes() -> None:
+    pattern = re.compile(r"^\| `(\w+)` \| (\w+) \| (?:IEEE|the bits)", re.MULTILINE)
+    written = pattern.findall(DOCUMENT.read_text())
+    assert written == [
+        (dtype, str(tokens_schema(2, dtype).field("activation").type.value_type))
+        for dtype in DTYPES
+    ]
+
+
+def documented_snippet() -> str:
+    """Return the document's reading example, as code that collects what it reads."""
+    block = DOCUMENT.read_text().split("## With pyarrow and numpy alone\n")[1]
+    code = "\n".join(line.removeprefix("    ") for line in block.strip("\n").splitlines())
+    return code + "\n            # each batch\n        collected.append(acts_nd)\n"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_documented_example_reads_a_cache(tmp_path: Path, dtype: str) -> None:
+    batch = token_batch(50, 4, dtype)
+    files = write_shard(tmp_path, [batch])
+    path = tmp_path / files.data
+    collected: list[np.ndarray] = []
+    exec(documented_snippet(), {"path": str(path), "collected": collected})
+    with pa.memory_map(str(path)) as source:
+        table = pa.ipc.open_stream(source).read_all()
+    position_n = table.column("position").to_numpy()
+    read_nd = np.concatenate(collected)
+    expected_nd = as_numpy(batch.acts_nd)[position_n]
+    if dtype == "bfloat16":
+        expected_nd = np.array(
+            [[bfloat16_to_float(x) for x in row] for row in expected_nd.tolist()], np.float32
+        )
+    assert np.array_equal(read_nd, expected_nd, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dtype_stands_in_the_field(dtype: str) -> None:
+    field = tokens_schema(3, dtype).field("activation")
+    assert field.metadata == {DTYPE_KEY: dtype.encode()}
+    assert dtype_name(TORCH_DTYPES[dtype]) == dtype
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_numpy_and_torch_views_share_memory(dtype: str) -> None:
+    acts_nd = token_batch(3, 4, dtype).acts_nd
+    there_and_back = as_torch(as_numpy(acts_nd), dtype)
+    assert there_and_back.data_ptr() == acts_nd.data_ptr()
+    assert bits(there_and_back) == bits(acts_nd)
+
+
+def test_shards_of_the_largest_samples_stay_within_the_bound() -> None:
+    samples = samples_per_shard(2928, 4096, "bfloat16")
+    size = row_bytes(4096, "bfloat16")
+    assert size == 8192 + 13
+    assert samples * 2928 * size <= MAX_SHARD_BYTES < (samples + 1) * 2928 * size
+    assert samples_per_shard(10**9, 4096, "float32") == 1
+
+
+def test_unknown_dtype_is_named() -> None:
+    with pytest.raises(SettingsError, match="int8"):
+        tokens_schema(2, "int8")

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raysae.artifacts import plan_shards
+from raysae.corpora import Corpus, CorpusSettings, open_corpus
+from raysae.errors import DataError
+from raysae.sample import ImagePart, Rejection, Sample, TextPart
+from tests.corpora.rows import SCHEMA, image_bytes, png_claiming, row, write_rows
+
+
+def opened(path: Path) -> Corpus:
+    return open_corpus(CorpusSettings("align-anything", str(path)))
+
+
+def everything(corpus: Corpus, rows_per_shard: int = 3) -> list[Sample | Rejection]:
+    shards = plan_shards(corpus.snapshot.file_rows, rows_per_shard)
+    return [item for shard in shards for item in corpus.read_samples(shard)]
+
+
+BAD_ROWS: list[tuple[str, dict[str, Any]]] = [
+    ("truncated-image", {"image": image_bytes()[:-200]}),
+    ("image-bomb", {"image": png_claiming(50_000, 50_000)}),
+    ("no-image", {"image": None}),
+    ("no-image", {"image": {"bytes": None, "path": "/etc/hostname"}}),
+    ("no-image", {"image": b""}),
+    ("undecodable-image", {"image": b"GIF89a nonsense"}),
+    ("empty-question", {"question": None}),
+    ("empty-question", {"question": ""}),
+    ("empty-question", {"question": " \n\t "}),
+    ("null-answer", {"response_1": None}),
+    ("null-answer", {"response_2": None}),
+    ("empty-answer", {"response_2": "  "}),
+    ("equal-answers", {"response_1": "A dog. "}),
+    ("bad-preference", {"overall_response": 3}),
+    ("bad-preference", {"overall_response": 0}),
+    ("bad-preference", {"overall_response": None}),
+]
+
+
+def test_a_row_becomes_a_sample(tmp_path: Path) -> None:
+    image = image_bytes("JPEG")
+    path = write_rows(
+        tmp_path / "a.parquet", [row(image=image), row(image=image, overall_response=2)]
+    )
+    corpus = opened(path)
+    first, second = everything(corpus)
+    assert isinstance(first, Sample)
+    assert isinstance(second, Sample)
+    fingerprint = corpus.snapshot.files[0].fingerprint[:12]
+    assert (first.sample_id, first.ordinal) == (f"{fingerprint}-0", 0)
+    assert (second.sample_id, second.ordinal) == (f"{fingerprint}-1", 1)
+    assert [message.role for message in first.messages] == ["user"]
+    assert first.messages[0].parts == (ImagePart(0), TextPart("What is shown?"))
+    assert first.images == (image,)
+    assert (first.chosen, first.rejected) == ("A cat.", "A dog.")
+    assert (second.chosen, second.rejected) == ("A dog.", "A cat.")
+
+
+@pytest.mark.parametrize(("reason", "changes"), BAD_ROWS)
+def test_bad_rows_are_rejected_with_their_reason(
+    tmp_path: Path, reason: str, changes: dict[str, Any]
+) -> None:
+    path = write_rows(tmp_path / "a.parquet", [row(), row(**changes), row()])
+    before, bad, after = everything(opened(path))
+    assert isinstance(before, Sample)
+    assert isinstance(after, Sample)
+    assert isinstance(bad, Rejection)
+    assert (bad.reason, bad.ordinal) == (reason, 1)
+    assert bad.sample_id.endswith("-1")
+    assert bad.detail
+
+
+def test_rows_in_are_samples_and_rejections_out(tmp_path: Path) -> None:
+    rows = [row(**changes) for _, changes in BAD_ROWS] + [row() for _ in range(5)]
+    write_rows(tmp_path / "a.parquet", rows[:9])
+    write_rows(tmp_path / "b.parquet", rows[9:])
+    items = everything(opened(tmp_path), rows_per_shard=4)
+    assert [item.ordinal for item in items] == list(range(len(rows)))
+    assert len({item.sample_id for item in items}) == len(rows)
+    counts = Counter(item.reason for item in items if isinstance(item, Rejection))
+    assert counts == Counter(reason for reason, _ in BAD_ROWS)
+
+
+def test_text_that_is_no_utf8_is_rejected(tmp_path: Path) -> None:
+    table = pa.Table.from_pylist([row(), row()], SCHEMA)
+    broken = pa.array([b"fine", b"\xff\xfe"], pa.binary()).view(pa.string())
+    pq.write_table(table.set_column(0, "question", broken), tmp_path / "a.parquet")
+    first, second = everything(opened(tmp_path))
+    assert isinstance(first, Sample)
+    assert isinstance(second, Rejection)
+    assert second.reason == "undecodable-text"
+
+
+def test_long_answers_pass(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.parquet", [row(response_1="long " * 10_000)])
+    (sample,) = everything(opened(path))
+    assert isinstance(sample, Sample)
+    assert sample.chosen is not None
+    assert len(sample.chosen) == 50_000
+
+
+@pytest.mark.parametrize(
+    ("column", "type_", "value"),
+    [
+        ("image", pa.binary(), image_bytes()),
+        ("image", pa.large_binary(), image_bytes()),
+        ("question", pa.large_string(), "What?"),
+        ("overall_response", pa.float64(), 1.0),
+        ("overall_response", pa.int8(), 1),
+    ],
+)
+def test_other_spellings_of_the_columns_are_read(
+    tmp_path: Path, column: str, type_: pa.DataType, value: Any
+) -> None:
+    schema = SCHEMA.set(SCHEMA.get_field_index(column), pa.field(column, type_))
+    values = {**row(), column: value}
+    path = write_rows(tmp_path / "a.parquet", [values], schema)
+    (sample,) = everything(opened(path))
+    assert isinstance(sample, Sample)
+    assert sample.images == (image_bytes(),)
+
+
+@pytest.mark.parametrize("column", SCHEMA.names[:5])
+def test_a_missing_column_is_named_with_its_file(tmp_path: Path, column: str) -> None:
+    write_rows(tmp_path / "a.parquet", [row()])
+    schema = SCHEMA.remove(SCHEMA.get_field_index(column))
+    values = {name: value for name, value in row().items() if name != column}
+    write_rows(tmp_path / "b.parquet", [values], schema)
+    with pytest.raises(DataError, match=rf"b\.parquet.*{column!r}"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "type_"),
+    [
+        ("image", pa.string()),
+        ("image", pa.struct([("path", pa.string())])),
+        ("question", pa.int64()),
+        ("overall_response", pa.string()),
+    ],
+)
+def test_a_column_of_a_wrong_type_is_named(tmp_path: Path, column: str, type_: pa.DataType) -> None:
+    schema = SCHEMA.set(SCHEMA.get_field_index(column), pa.field(column, type_))
+    write_rows(tmp_path / "a.parquet", [{}], schema)
+    with pytest.raises(DataError, match=rf"a\.parquet.*{column!r}"):
+        opened(tmp_path)
