@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+
+from raysae.interpret.findings import UNKNOWN_TRUTH, findings, headline, verdict
+from raysae.interpret.formats import NO_BREAK
+from raysae.interpret.measures import AucRow, KindCount, Truth
+from tests.interpret.demo import demo_content
+
+
+@pytest.fixture(scope="module")
+def content():
+    return demo_content()
+
+
+def told(content) -> str:
+    return " ".join(findings(content)).replace(NO_BREAK, " ")
+
+
+def with_auc(content, auc: float, low: float, high: float):
+    row = AucRow("cosine-cooccurring", "any", 20, 30, auc, low, high)
+    counts = (KindCount("intact", 30, 15), KindCount("swapped", 20, 5))
+    return dataclasses.replace(content, truth=Truth((row,), counts))
+
+
+def test_headline_is_the_answer(content):
+    assert headline(content) == "Kept 800 of 1,600 rows of builtin-noisy by cosine-cooccurring"
+
+
+def test_selection_and_time_are_told(content):
+    text = told(content)
+    assert "1,584 rows have a score; the 800 highest were kept (the last of them scored" in text
+    assert "784 dropped. 16 rows could not be used" in text
+    assert "took 4 h 1 min" in text
+
+
+def test_unknown_truth_is_told(content):
+    assert UNKNOWN_TRUTH in findings(dataclasses.replace(content, truth=None))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "sentence", "word"),
+    [
+        ((0.8, 0.7, 0.9), "intact rows tend to score higher", "intact higher"),
+        ((0.6, 0.4, 0.7), "cannot tell, since the interval includes 0.5", "cannot tell"),
+        ((0.2, 0.1, 0.3), "corrupted rows tend to score higher", "corrupted higher"),
+        ((math.nan, math.nan, math.nan), "has no AUC", "no rows"),
+    ],
+)
+def test_auc_is_read_by_its_interval(content, numbers, sentence, word):
+    changed = with_auc(content, *numbers)
+    assert sentence in told(changed)
+    assert verdict(changed.truth.aucs[0]) == word
+
+
+def test_kinds_that_it_cannot_tell_are_named(content):
+    assert "it cannot tell: swapped-answers, truncated-answer (" in told(content)
+
+
+def test_shares_kept_are_told(content):
+    assert "50.0 % of the intact rows and 25.0 % of the corrupted" in told(
+        with_auc(content, 0.8, 0.7, 0.9)
+    )
+
+
+def test_selection_by_length_is_told(content):
+    scorer = dataclasses.replace(content.scorers[0], image_token_correlation=0.71)
+    changed = dataclasses.replace(content, scorers=(scorer,))
+    assert "follows the number of image tokens (rank correlation 0.71)" in told(changed)
+    assert "follows the number" not in told(content)
+
+
+def test_a_poor_sae_is_told(content):
+    health = dataclasses.replace(content.sae.health[2], fvu=0.62)
+    changed = dataclasses.replace(content, sae=dataclasses.replace(content.sae, health=(health,)))
+    assert "leaves 62 % of the variance of image tokens unexplained" in told(changed)
+    assert "54 % of the SAE's features never fired" in told(content)
