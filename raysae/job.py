@@ -73,7 +73,7 @@ def run_job(
     except KeyboardInterrupt:
         sys.stdout.write(f"{name}: interrupted; run it again to go on from here\n")
         exit_code = 1
-    except Exception:  # noqa: BLE001 - the result line must be printed whatever happened
+    except Exception:  # the result line must be printed whatever happened
         traceback.print_exc()
         exit_code = 1
     _print_result(name, result, time.monotonic() - started, exit_code)
@@ -95,4 +95,3 @@ def _print_result(name: str, result: JobResult | None, seconds: float, exit_code
     sys.stderr.flush()
     sys.stdout.write(f"RAYSAE_RESULT {json.dumps(line)}\n")
     sys.stdout.flush()
-

@@ -1,8 +1,8 @@
 """Reading a job's settings from the command line and YAML, and the settings of how a job runs.
 
 Settings are of two kinds. *Content* settings decide the result and enter artifact ids; their
-dataclasses live beside the code that they set. *Run* settings (here) say on what and how a job runs;
-they never enter an id, so that a worker count cannot change a result.
+dataclasses live beside the code that they set. *Run* settings (here) say on what and how a job
+runs; they never enter an id, so that a worker count cannot change a result.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, is_dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -113,7 +114,7 @@ def parse_settings(
 def _expand_short_forms(argv: Sequence[str]) -> list[str]:
     """Rewrite `--model X` as `--model.path X` and a bare `--plan` as `--plan=true`."""
     expanded = []
-    for argument, following in zip(argv, [*argv[1:], "--"], strict=True):
+    for argument, following in pairwise([*argv, "--"]):
         name, equals, value = argument.partition("=")
         if name in SWITCHES and not equals and following.startswith("--"):
             equals, value = "=", "true"

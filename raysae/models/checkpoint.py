@@ -28,8 +28,10 @@ INDEX = "model.safetensors.index.json"
 
 _CONTENT_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".model"})
 _CONTENT_NAMES = frozenset({"merges.txt", "vocab.txt"})
-# Neither says anything about the hidden states, and tools rewrite both.
-_WITHOUT_EFFECT = frozenset({"generation_config.json", "trainer_state.json"})
+# None says anything about the hidden states; the last two are those of a tuned model's artifact.
+_WITHOUT_EFFECT = frozenset(
+    {"generation_config.json", "trainer_state.json", "metadata.json", "spec.json"}
+)
 
 
 def model_directory(path: str) -> Path:

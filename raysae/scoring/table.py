@@ -161,13 +161,14 @@ class ScoreTable:
         for group in groups:
             if group.path not in live:
                 raise DataError(
-                    f"{self.directory}: the scores {group.path} are in no manifest; score them again."
+                    f"{self.directory}: no manifest lists {group.path}; score the corpus again."
                 )
             try:
                 tables.append(pq.read_table(self.directory / group.path, partitioning=None))
             except (OSError, pa.ArrowException) as error:
+                path = self.directory / group.path
                 raise DataError(
-                    f"{self.directory / group.path} cannot be read ({error}); delete it and score again."
+                    f"{path} cannot be read ({error}); delete it and score again."
                 ) from error
         return pa.concat_tables(tables) if tables else SCORE_SCHEMA.empty_table()
 

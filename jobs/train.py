@@ -1,0 +1,20 @@
+#!/usr/bin/env python
+"""Train a sparse autoencoder on cached hidden states (and cache them first, if they are not).
+
+A job that was interrupted goes on from its last checkpoint.
+"""
+
+import sys
+
+from raysae.job import JobResult, run_job
+from raysae.pipeline import run_to
+from raysae.stages.chain import ChainSettings
+
+
+def work(settings: ChainSettings) -> JobResult:
+    """Make the SAE."""
+    return run_to(settings, "saes", "train")
+
+
+if __name__ == "__main__":
+    sys.exit(run_job("train", ChainSettings, work, __doc__ or ""))

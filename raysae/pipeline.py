@@ -1,0 +1,200 @@
+"""The whole chain as one table: which stage needs which, and what each makes.
+
+`make` brings one stage up to date and, first, whatever it needs that is not finished, as `make`
+does. Every job is a call of it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from raysae.artifacts import read_json
+from raysae.job import JobResult
+from raysae.stages.chain import Chain, ChainSettings
+from raysae.stages.result import StageResult
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the chain.
+
+    Attributes:
+        needs: Stages whose results it reads.
+        where: The directory (or file) of what it makes.
+        finished: Whether that is there and complete.
+        run: Makes it, going on from what an interrupted run left.
+    """
+
+    needs: tuple[str, ...]
+    where: Callable[[Chain], Path]
+    finished: Callable[[Chain], bool]
+    run: Callable[[Chain], StageResult]
+
+
+def _run_cache(chain: Chain) -> StageResult:
+    from raysae.stages.cache import run_cache
+
+    return run_cache(chain)
+
+
+def _run_train(chain: Chain) -> StageResult:
+    from raysae.stages.train import run_train
+
+    return run_train(chain)
+
+
+def _run_weights(chain: Chain) -> StageResult:
+    from raysae.stages.weights import run_weights
+
+    return run_weights(chain)
+
+
+def _run_score(chain: Chain) -> StageResult:
+    from raysae.stages.score import run_score
+
+    return run_score(chain)
+
+
+def _scores_are_live(chain: Chain) -> bool:
+    from raysae.stages.live_scores import scores_are_live
+
+    return scores_are_live(chain)
+
+
+def _run_select(chain: Chain) -> StageResult:
+    from raysae.stages.select import run_select
+
+    return run_select(chain)
+
+
+def _run_report(chain: Chain) -> StageResult:
+    from raysae.stages.report import run_report
+
+    return run_report(chain)
+
+
+def _run_tune(chain: Chain) -> StageResult:
+    from raysae.stages.tune import run_tune
+
+    return run_tune(chain)
+
+
+STAGES: Mapping[str, Stage] = {
+    "activations": Stage(
+        needs=(),
+        where=lambda chain: chain.activations.directory,
+        finished=lambda chain: chain.activations.is_finished(),
+        run=_run_cache,
+    ),
+    "saes": Stage(
+        needs=("activations",),
+        where=lambda chain: chain.sae.directory,
+        finished=lambda chain: chain.sae.is_finished(),
+        run=_run_train,
+    ),
+    "weights": Stage(
+        needs=("saes",),
+        where=lambda chain: chain.weights.directory,
+        finished=lambda chain: chain.weights.is_finished(),
+        run=_run_weights,
+    ),
+    "scores": Stage(
+        needs=("saes", "weights"),
+        where=lambda chain: chain.root / "scores",
+        finished=_scores_are_live,
+        run=_run_score,
+    ),
+    "subsets": Stage(
+        needs=("scores",),
+        where=lambda chain: chain.subset.directory,
+        finished=lambda chain: chain.subset.is_finished(),
+        run=_run_select,
+    ),
+    "reports": Stage(
+        needs=("activations", "saes", "weights", "scores", "subsets"),
+        where=lambda chain: chain.report.directory,
+        finished=lambda chain: chain.report.is_finished(),
+        run=_run_report,
+    ),
+    "tuned": Stage(
+        needs=("subsets",),
+        where=lambda chain: chain.tuned.directory,
+        finished=lambda chain: chain.tuned.is_finished(),
+        run=_run_tune,
+    ),
+}
+"""Kind of artifact → the stage that makes it. Stages are imported when they run: Ray takes seconds
+to import, and a run that finds everything finished does without it."""
+
+
+def make(chain: Chain, kind: str) -> StageResult | None:
+    """Make an artifact, and first whatever it needs.
+
+    Args:
+        chain: The settings and the ids that follow from them.
+        kind: A key of `STAGES`.
+
+    Returns:
+        What the stage made, `resumed` if it or anything it needs was there before, in whole or in
+        part; None if all of it was finished before.
+
+    Raises:
+        RaysaeError: A setting or the data cannot be used.
+    """
+    if STAGES[kind].finished(chain):
+        sys.stdout.write(f"{kind}: finished before, {STAGES[kind].where(chain)}\n")
+        return None
+    missing, found = _survey(chain, kind)
+    resumed = bool(found)
+    for name in missing:
+        stage = STAGES[name]
+        sys.stdout.write(f"{name}: making {stage.where(chain)}\n")
+        sys.stdout.flush()
+        result = stage.run(chain)
+        resumed |= result.resumed
+    return replace(result, resumed=resumed)
+
+
+def _survey(chain: Chain, kind: str) -> tuple[list[str], list[str]]:
+    """Return the stages that have to run for an artifact, in order, and the finished ones used."""
+    missing: list[str] = []
+    found: list[str] = []
+
+    def look_at(name: str) -> None:
+        if name in missing or name in found:
+            return
+        if STAGES[name].finished(chain):
+            found.append(name)
+            return
+        for needed in STAGES[name].needs:
+            look_at(needed)
+        missing.append(name)
+
+    look_at(kind)
+    return missing, found
+
+
+def run_to(settings: ChainSettings, kind: str, job: str) -> JobResult:
+    """Plan, or make an artifact and tell what it is: what most jobs consist of.
+
+    Args:
+        settings: The job's settings.
+        kind: A key of `STAGES` whose artifact has metadata.
+        job: The job's name, for what is printed.
+    """
+    chain = Chain(settings)
+    where = STAGES[kind].where(chain)
+    if settings.plan:
+        from raysae.stages.plan import print_plan
+
+        print_plan(chain)
+        return JobResult(str(where), kind, 0, 0, resumed=False)
+    result = make(chain, kind)
+    metadata = read_json(where / "metadata.json")
+    counts = metadata.get("counts", metadata)
+    sys.stdout.write(f"{job}: {kind} in {where}\n")
+    resumed = result is None or result.resumed
+    return JobResult(str(where), kind, counts["rows"], counts["rejected"], resumed)

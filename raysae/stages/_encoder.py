@@ -1,0 +1,26 @@
+"""Model and SAE together in an actor: samples in, tokens with their sparse codes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from raysae.models import ModelSettings
+from raysae.sae import Codes, load_saelens
+from raysae.sample import TokenBatch
+from raysae.stages._hidden_states import HiddenStates, PreparedShard
+
+
+class Encoder(HiddenStates):
+    """A model and the SAE that was trained on it."""
+
+    def __init__(self, settings: ModelSettings, sae: Path, device: str, token_budget: int) -> None:
+        super().__init__(settings, device, token_budget)
+        self.sae = load_saelens(sae, device)
+
+    def encode(
+        self, shard: PreparedShard, threshold: float = 0.0
+    ) -> Iterator[tuple[list[int], TokenBatch, Codes]]:
+        """Yield, batch by batch, the indices of its samples, its tokens, and their codes."""
+        for indices, batch in self.run(shard):
+            yield indices, batch, self.sae.encode_sparse(batch.acts_nd, threshold)

@@ -1,0 +1,224 @@
+"""Shards through a Ray Data actor pool: retries, batch size and pool limits are set here, once.
+
+One Ray row is one shard. CPU tasks read and validate a shard's rows (encoded bytes, never pixels);
+actors that hold a model do the shard's work, write its output and its done mark, and return counts.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import ray
+import ray.data
+from ray.exceptions import RayTaskError
+
+from raysae.artifacts import ShardSpec
+from raysae.corpora import Corpus
+from raysae.errors import DataError, RaysaeError
+from raysae.sample import Rejection, Sample
+from raysae.settings import RunSettings
+
+READER_CPUS = 0.25
+"""Of a core, per reading task: small, so that on a 2-core machine readers and an actor fit."""
+
+LOG_INTERVAL_S = 5.0
+"""Seconds between two progress lines."""
+
+
+class ShardWorker(Protocol):
+    """Lives in an actor: built once, then called with shard after shard."""
+
+    def work(self, shard: ShardSpec, samples: Sequence[Sample | Rejection]) -> dict[str, Any]:
+        """Do one shard, write its files and its mark; return counts (`rows`, `rejected`, …)."""
+        ...
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """A shard and, where not all of it is wanted, the ordinals that are."""
+
+    shard: ShardSpec
+    ordinals: tuple[int, ...] | None = None
+
+
+def connect() -> None:
+    """Join the cluster that the job runs in, or start Ray on this machine when there is none."""
+    if not ray.is_initialized():
+        ray.init(log_to_driver=True, logging_level=logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+    # Ray 2.60 has no other way to limit an actor pool's restarts (pyproject.toml stops below 2.64).
+    warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = 0
+    # Otherwise the exception arrives as text inside one of Ray Data's own.
+    context.raise_original_map_exception = True
+
+
+def run_shards(
+    stage: str,
+    corpus: Corpus,
+    tasks: Sequence[ShardTask],
+    *,
+    worker_class: type[ShardWorker],
+    worker_arguments: Mapping[str, Any],
+    run: RunSettings,
+) -> dict[str, float]:
+    """Work on every shard once and return the summed counts.
+
+    Args:
+        stage: Name for the progress lines.
+        corpus: The corpus that the shards are cut from.
+        tasks: What is to be done; an empty list starts nothing.
+        worker_class: Built once in each actor with `worker_arguments`.
+        worker_arguments: Small, picklable keyword arguments.
+        run: Actors, devices, retries.
+
+    Raises:
+        RaysaeError: What a worker raised, unwrapped from Ray's own errors.
+    """
+    if not tasks:
+        return {}
+    connect()
+    dataset = (
+        ray.data.from_items([_to_row(task) for task in tasks], override_num_blocks=len(tasks))
+        .map(_read_shard, fn_kwargs={"corpus": corpus}, num_cpus=READER_CPUS)
+        .map_batches(
+            _WorkerActor,
+            fn_constructor_args=(worker_class, dict(worker_arguments)),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(
+                min_size=run.min_actors,
+                max_size=min(run.max_actors, max(run.min_actors, len(tasks))),
+                max_tasks_in_flight_per_actor=2,
+            ),
+            num_cpus=run.cpus_per_actor,
+            num_gpus=run.gpus_per_actor,
+            # Ray Data's own default is to restart for ever: a row that kills its actor would loop.
+            max_restarts=run.max_retries,
+            max_task_retries=run.max_retries,
+        )
+    )
+    with unwrapped_errors():
+        return _sum_counts(
+            stage, len(tasks), (json.loads(r["counts"]) for r in dataset.iter_rows())
+        )
+
+
+def _sum_counts(stage: str, shards: int, counts: Iterator[dict[str, float]]) -> dict[str, float]:
+    """Add up what the shards report, with a progress line now and then."""
+    total: dict[str, float] = {}
+    started = logged = time.monotonic()
+    for done, count in enumerate(counts, start=1):
+        for name, value in count.items():
+            total[name] = total.get(name, 0) + value
+        now = time.monotonic()
+        if now - logged > LOG_INTERVAL_S or done == shards:
+            logged = now
+            rate = total.get("tokens", 0) / max(now - started, 1e-9)
+            sys.stdout.write(
+                f"{stage}: {done}/{shards} shards, {total.get('rows', 0):,.0f} rows, "
+                f"{total.get('rejected', 0):,.0f} rejected, {total.get('tokens', 0):,.0f} tokens, "
+                f"{rate:,.0f} tokens/s\n"
+            )
+            sys.stdout.flush()
+    return total
+
+
+def check_rejected(
+    stage: str, counts: Mapping[str, float], max_fraction: float, reasons: Mapping[str, int]
+) -> None:
+    """Stop a job whose corpus is mostly unusable.
+
+    Raises:
+        DataError: No row was usable, or more than `max_fraction` of them were rejected.
+    """
+    rows, rejected = counts.get("rows", 0), counts.get("rejected", 0)
+    listed = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items()))
+    if rows == 0:
+        raise DataError(f"{stage}: the corpus has no usable row ({listed or 'it is empty'}).")
+    fraction = rejected / (rows + rejected)
+    if fraction > max_fraction:
+        raise DataError(
+            f"{stage}: {fraction:.0%} of the rows were rejected ({listed}), more than "
+            f"run.max_rejected_fraction = {max_fraction:.0%}; mend the corpus or raise the limit."
+        )
+
+
+def _to_row(task: ShardTask) -> dict[str, str]:
+    """Describe a task in a Ray Data row."""
+    return {"shard": json.dumps({"shard": asdict(task.shard), "ordinals": task.ordinals})}
+
+
+def _read_shard(row: dict[str, str], corpus: Corpus) -> dict[str, Any]:
+    """Read and validate a shard's rows, or those of them that are wanted (a CPU task)."""
+    described = json.loads(row["shard"])
+    shard = ShardSpec(**described["shard"])
+    if described["ordinals"] is None:
+        samples = corpus.read_samples(shard)
+    else:
+        table = corpus.read(shard.file_index, shard.start, shard.stop, corpus.columns)
+        samples = [
+            sample
+            for ordinal in described["ordinals"]
+            for sample in corpus.samples(table.slice(ordinal - shard.first_ordinal, 1), ordinal)
+        ]
+    return {"shard": row["shard"], "samples": pickle.dumps(samples)}
+
+
+class _WorkerActor:
+    """Adapts a `ShardWorker` to Ray Data's batches of one row."""
+
+    def __init__(self, worker_class: type[ShardWorker], arguments: Mapping[str, Any]) -> None:
+        self.failure: RaysaeError | None = None
+        try:
+            self.worker = worker_class(**arguments)
+        except RaysaeError as error:
+            # Ray turns what a constructor raises into text; what a call raises arrives as it is.
+            self.failure = error
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[str]]:
+        if self.failure is not None:
+            raise self.failure
+        shard = ShardSpec(**json.loads(batch["shard"][0])["shard"])
+        samples = pickle.loads(batch["samples"][0])  # noqa: S301 - written by _read_shard
+        return {"counts": [json.dumps(self.worker.work(shard, samples))]}
+
+
+@contextmanager
+def unwrapped_errors() -> Iterator[None]:
+    """Raise the raysae error that Ray wrapped, if there is one inside, instead of Ray's own."""
+    try:
+        yield
+    except Exception as error:
+        known = cause_of_ours(error)
+        if known is None or known is error:
+            raise
+        # Ray Data appends advice about its own retry settings.
+        known.args = (str(known).split("\nFailed to ", maxsplit=1)[0],)
+        raise known from None
+
+
+def cause_of_ours(error: BaseException | None) -> RaysaeError | None:
+    """Find a raysae error inside the errors that Ray Data and Ray Train wrap around it."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        # Ray raises a mixture of its own class and ours whose text is the remote traceback.
+        if isinstance(error, RaysaeError) and not isinstance(error, RayTaskError):
+            return error
+        seen.append(error)
+        # Ray Train: the failures of the ranks, by rank; Ray Core: the exception in the worker.
+        failures = getattr(error, "worker_failures", None) or {}
+        inner = next(iter(failures.values()), None) or getattr(error, "cause", None)
+        error = inner if isinstance(inner, BaseException) else error.__cause__
+    return None

@@ -1,0 +1,317 @@
+"""The settings of the whole chain, and the ids of everything in it.
+
+Ids are computed from settings and content alone, before anything runs: a finished artifact is found
+by its id, whoever made it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from raysae.activations import CacheSettings
+from raysae.artifacts import Artifact, ArtifactSpec, ShardSpec, content_id, plan_shards
+from raysae.corpora import Corpus, CorpusSettings, open_corpus
+from raysae.errors import SettingsError
+from raysae.finetune import FinetuneRunSettings, FinetuneSettings
+from raysae.models import ModelSettings, model_fingerprint, plan_cache_memory
+from raysae.sae import SaeSettings
+from raysae.scoring import (
+    SAE_SCORERS,
+    SCORERS,
+    ScoreSettings,
+    SelectionSettings,
+    WeightSettings,
+)
+from raysae.scoring.table import RowGroup
+from raysae.settings import RunSettings, resolved_storage
+from raysae.storage import writable_root
+
+CACHE_VERSION = 1
+SAE_VERSION = 1
+WEIGHTS_VERSION = 1
+SCORER_VERSION = 1
+SUBSET_VERSION = 1
+TUNED_VERSION = 1
+REPORT_VERSION = 1
+"""Each is part of the ids of what its stage makes; a change of results bumps it."""
+
+TEXT_TOKENS_BOUND = 1024
+"""Text tokens of a row that shards are planned for; a longer row makes its shard a bit larger."""
+
+
+@dataclass(frozen=True)
+class ShardSettings:
+    """How a corpus is cut into shards, the unit of work and of retry (content: part of the ids).
+
+    Args:
+        max_rows: Rows in a shard, at most.
+        max_bytes: Bytes of hidden states in a shard, at most, if every row had as many tokens as a
+            row of this model can have.
+    """
+
+    max_rows: int = 256
+    max_bytes: int = 1 << 30
+
+    def __post_init__(self) -> None:
+        if self.max_rows < 1:
+            raise SettingsError(f"shards.max_rows: must be at least 1, got {self.max_rows}.")
+        if self.max_bytes < 1:
+            raise SettingsError(f"shards.max_bytes: must be at least 1, got {self.max_bytes}.")
+
+
+@dataclass(frozen=True)
+class TrainRunSettings:
+    """How SAE training runs: never part of an artifact's id.
+
+    Args:
+        workers: Data-parallel ranks; each takes a slice of the same global batches.
+        cpus_per_worker: CPU cores that Ray reserves for each rank.
+        gpus_per_worker: GPUs for each rank, 0 or 1.
+        checkpoint_every: Steps between checkpoints; a lost node costs at most these.
+        max_failures: How often training is restarted from its last checkpoint.
+    """
+
+    workers: int = 1
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: int = 0
+    checkpoint_every: int = 500
+    max_failures: int = 3
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise SettingsError(f"train.workers: must be at least 1, got {self.workers}.")
+        if self.checkpoint_every < 1:
+            raise SettingsError(
+                f"train.checkpoint_every: must be at least 1, got {self.checkpoint_every}."
+            )
+        if self.gpus_per_worker not in (0, 1):
+            raise SettingsError(
+                f"train.gpus_per_worker: must be 0 or 1, got {self.gpus_per_worker}."
+            )
+        for name in ("cpus_per_worker", "max_failures"):
+            if getattr(self, name) < 0:
+                raise SettingsError(
+                    f"train.{name}: must not be negative, got {getattr(self, name)}."
+                )
+
+
+def builtin_sae() -> SaeSettings:
+    """Return SAE settings that suit the built-in model: minutes on two cores.
+
+    For a 7-billion-parameter model give a preset: `--config raysae/presets/sae-v-llava-next.yaml`.
+    """
+    return SaeSettings(
+        architecture="topk",
+        d_sae=2048,
+        k=16,
+        steps=600,
+        batch_tokens=2048,
+        lr=1e-3,
+        lr_warmup_steps=50,
+        lr_decay_steps=150,
+        dead_after_tokens=200_000,
+        aux_k=64,
+    )
+
+
+@dataclass(frozen=True)
+class ChainSettings:
+    """Settings of every stage from corpus to subset; a job uses those of the stages it makes.
+
+    Args:
+        storage: Directory that holds all artifacts, on a disk that every node sees.
+        sae_corpus: The corpus that the SAE is trained on.
+        corpus: The corpus that is scored and filtered.
+        model: The vision-language model whose hidden states are read.
+        shards: How corpora are cut into shards.
+        cache: Which tokens of the hidden states are kept for training.
+        sae: The sparse autoencoder and its training.
+        weights: How features are weighed (Algorithm 1, Eq. 7 of SAE-V).
+        score: How samples are scored.
+        select: Which samples are kept.
+        run: Actors, devices and retries.
+        train: Ranks and checkpoints of SAE training.
+        plan: Print rows, tokens, bytes, hours and dollars, and stop.
+    """
+
+    storage: str = "storage"
+    sae_corpus: CorpusSettings = field(default_factory=lambda: CorpusSettings("builtin"))
+    corpus: CorpusSettings = field(default_factory=lambda: CorpusSettings("builtin-noisy"))
+    model: ModelSettings = field(default_factory=ModelSettings)
+    shards: ShardSettings = field(default_factory=ShardSettings)
+    cache: CacheSettings = field(default_factory=CacheSettings)
+    sae: SaeSettings = field(default_factory=builtin_sae)
+    weights: WeightSettings = field(default_factory=WeightSettings)
+    score: ScoreSettings = field(default_factory=ScoreSettings)
+    select: SelectionSettings = field(default_factory=SelectionSettings)
+    run: RunSettings = field(default_factory=RunSettings)
+    train: TrainRunSettings = field(default_factory=TrainRunSettings)
+    plan: bool = False
+
+
+@dataclass(frozen=True)
+class FinetuneJobSettings(ChainSettings):
+    """Settings of the chain and of the fine-tuning on its subset.
+
+    Args:
+        finetune: What decides the tuned model; an empty `finetune.model` tunes the model whose
+            hidden states were read (`model.path`).
+        tune: How fine-tuning runs.
+    """
+
+    finetune: FinetuneSettings = field(default_factory=lambda: FinetuneSettings(model=""))
+    tune: FinetuneRunSettings = field(default_factory=FinetuneRunSettings)
+
+
+class Chain:
+    """The artifacts that some settings determine, each computed when it is first asked for."""
+
+    def __init__(self, settings: ChainSettings) -> None:
+        storage = resolved_storage(settings.storage)
+        self.settings = replace(settings, storage=storage)
+        self.root: Path = writable_root(storage)
+
+    @cached_property
+    def model_content(self) -> dict[str, Any]:
+        """The model's settings with its files' fingerprint instead of its path."""
+        content = asdict(self.settings.model)
+        path = content.pop("path")
+        return {**content, "fingerprint": model_fingerprint(path)}
+
+    @cached_property
+    def sae_corpus(self) -> Corpus:
+        """The corpus that the SAE is trained on."""
+        return open_corpus(self.settings.sae_corpus)
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The corpus that is filtered."""
+        if self.settings.corpus == self.settings.sae_corpus:
+            return self.sae_corpus
+        return open_corpus(self.settings.corpus)
+
+    @cached_property
+    def rows_per_shard(self) -> int:
+        """Rows whose hidden states fit a shard's bytes even in the worst case."""
+        plan = plan_cache_memory(self.settings.model, self.settings.run.token_budget)
+        worst_row = (plan.max_image_tokens + TEXT_TOKENS_BOUND) * plan.bytes_per_token
+        bounds = self.settings.shards
+        return max(1, min(bounds.max_rows, bounds.max_bytes // worst_row))
+
+    def shards(self, corpus: Corpus) -> list[ShardSpec]:
+        """Cut a corpus into shards."""
+        return plan_shards([file.rows for file in corpus.snapshot.files], self.rows_per_shard)
+
+    @cached_property
+    def activations(self) -> Artifact:
+        """The cache of hidden states of `sae_corpus`."""
+        return self._artifact(
+            "activations",
+            CACHE_VERSION,
+            {"model": self.model_content, "cache": asdict(self.settings.cache)},
+            {
+                "corpus": self.sae_corpus.snapshot.to_json(),
+                "rows_per_shard": self.rows_per_shard,
+            },
+        )
+
+    @cached_property
+    def sae(self) -> Artifact:
+        """The SAE trained on `activations`."""
+        return self._artifact(
+            "saes",
+            SAE_VERSION,
+            {"sae": asdict(self.settings.sae)},
+            {"activations": self.activations.id},
+        )
+
+    @cached_property
+    def weights(self) -> Artifact:
+        """The weight of every feature, from a sample of `corpus`."""
+        return self._artifact(
+            "weights",
+            WEIGHTS_VERSION,
+            {"weights": asdict(self.settings.weights), "model": self.model_content},
+            {"sae": self.sae.id, "corpus": self.corpus.snapshot.to_json()},
+        )
+
+    def row_group(self, shard: ShardSpec, scorer: str) -> RowGroup:
+        """Name a shard's row group in the score table.
+
+        A scorer that needs no SAE is not keyed by one, so that a new SAE does not redo it. The
+        file's place in the snapshot counts, because ordinals are stored: the same file after
+        another one, or twice, has other rows in the table.
+        """
+        lineage: dict[str, Any] = {
+            "file": self.corpus.snapshot.files[shard.file_index].fingerprint,
+            "first_ordinal": shard.first_ordinal - shard.start,
+            "corpus": self.settings.corpus.name,
+            "scorer": scorer,
+            "version": SCORER_VERSION,
+            "settings": asdict(self.settings.score),
+        }
+        if scorer in SAE_SCORERS:
+            lineage |= {
+                "model": self.model_content,
+                "sae": self.sae.id,
+                "weights": self.weights.id,
+            }
+        name = self.settings.corpus.name
+        return RowGroup(name, scorer, content_id(lineage), shard.start, shard.stop)
+
+    @cached_property
+    def subset(self) -> Artifact:
+        """The kept rows, in the source's schema."""
+        scorer = self.settings.select.scorer
+        if scorer not in SCORERS:
+            raise SettingsError(
+                f"select.scorer: {scorer!r} is not a scorer; choose one of {', '.join(SCORERS)}."
+            )
+        return self._artifact(
+            "subsets",
+            SUBSET_VERSION,
+            {"select": asdict(self.settings.select)},
+            {
+                "corpus": self.corpus.snapshot.to_json(),
+                "scores": [self.row_group(s, scorer).key for s in self.shards(self.corpus)],
+            },
+        )
+
+    @cached_property
+    def report(self) -> Artifact:
+        """The page that shows what was done, for one subset."""
+        return self._artifact(
+            "reports",
+            REPORT_VERSION,
+            {},
+            {"subset": self.subset.id, "sae": self.sae.id, "weights": self.weights.id},
+        )
+
+    @cached_property
+    def finetune(self) -> FinetuneSettings:
+        """Settings of the fine-tuning, with the model that is tuned filled in."""
+        settings = self.settings
+        assert isinstance(settings, FinetuneJobSettings), "only that job's settings have them"
+        model = settings.finetune.model or settings.model.path
+        return replace(settings.finetune, model=model)
+
+    @cached_property
+    def tuned(self) -> Artifact:
+        """The model fine-tuned on `subset`."""
+        content = asdict(self.finetune)
+        fingerprint = model_fingerprint(content.pop("model"))
+        return self._artifact(
+            "tuned",
+            TUNED_VERSION,
+            {"finetune": content},
+            {"subset": self.subset.id, "model": fingerprint},
+        )
+
+    def _artifact(
+        self, kind: str, version: int, settings: dict[str, Any], inputs: dict[str, Any]
+    ) -> Artifact:
+        """Name an artifact by what determines it."""
+        return Artifact(self.root, ArtifactSpec(kind, version, settings, inputs))

@@ -1,0 +1,214 @@
+"""Everything of a run that a person should see, gathered into one page."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raysae.artifacts import Artifact, package_versions, read_json
+from raysae.corpora import known_corruption
+from raysae.interpret import (
+    ArtifactRef,
+    ModalityHealth,
+    ReportContent,
+    SaeSummary,
+    SelectionSummary,
+    StageCounts,
+    TrainingPoint,
+    Truth,
+    auc_by_kind,
+    group_rejections,
+    kind_counts,
+    render_report,
+    summarize_scores,
+    summarize_weights,
+)
+from raysae.models import load_hidden_state_model
+from raysae.sample import Rejection
+from raysae.scoring import SCORERS, FeatureWeights
+from raysae.scoring.table import ScoreTable
+from raysae.stages._report_cards import SampleSource, feature_cards, sample_cards
+from raysae.stages.chain import Chain
+from raysae.stages.live_scores import score_marks
+from raysae.stages.result import COUNTED, StageResult, sum_counts
+from raysae.stages.select import KEPT_FILE
+from raysae.stages.train import HISTORY_FILE
+from raysae.stages.weights import STRONGEST_FILE, WEIGHTS_FILE
+from raysae.storage import put_bytes
+
+REPORT_FILE = "report.html"
+SHOWN_SAMPLES = 12
+"""Best and worst samples on the page."""
+
+
+def run_report(chain: Chain) -> StageResult:
+    """Write the report of one subset."""
+    artifact = chain.report
+    started = time.monotonic()
+    artifact.begin()
+    page = render_report(_gather(chain))
+    put_bytes(artifact.directory / REPORT_FILE, page.encode())
+    artifact.finish({"rows": 0, "rejected": 0, "seconds": time.monotonic() - started})
+    sys.stdout.write(f"report: {artifact.directory / REPORT_FILE}\n")
+    return StageResult(0, 0, resumed=False)
+
+
+def _gather(chain: Chain) -> ReportContent:
+    """Read what the page shows out of the finished artifacts."""
+    settings = chain.settings
+    scores = _scores(chain)
+    deciding = scores[settings.select.scorer].sort_by(
+        [("score", "descending"), ("sample_id", "ascending")]
+    )
+    kept = set(pq.read_table(chain.subset.directory / KEPT_FILE)["ordinal"].to_pylist())
+    kinds = known_corruption(settings.corpus.name)
+    source = SampleSource(chain.corpus, load_hidden_state_model(settings.model, "meta"))
+    by_ordinal = {
+        name: dict(zip(table["ordinal"].to_pylist(), table["score"].to_pylist(), strict=True))
+        for name, table in scores.items()
+        if name != settings.select.scorer
+    }
+    shown = min(SHOWN_SAMPLES, len(deciding))
+    worst = deciding.slice(len(deciding) - shown).take(np.arange(shown)[::-1])
+    strongest = read_json(chain.weights.directory / STRONGEST_FILE)["features"]
+    weights = FeatureWeights.from_table(pq.read_table(chain.weights.directory / WEIGHTS_FILE))
+    marks = score_marks(chain)
+    return ReportContent(
+        corpus=settings.corpus.name,
+        selection=_selection(chain),
+        stages=_stages(chain, sum_counts(marks)),
+        artifacts=tuple(
+            ArtifactRef(role, artifact.name, str(artifact.metadata()["finished_at"]))
+            for role, artifact in _artifacts(chain).items()
+        ),
+        settings=asdict(settings),
+        packages=package_versions(),
+        rejections=group_rejections(Rejection(**row) for m in marks for row in m["rejections"]),
+        scorers=_scorer_summaries(scores, settings.select.scorer, kept),
+        best=sample_cards(deciding.slice(0, shown), source, kept, by_ordinal, kinds),
+        worst=sample_cards(worst, source, kept, by_ordinal, kinds),
+        features=feature_cards(strongest, source),
+        sae=_sae(chain),
+        weights=summarize_weights(weights.weight_f),
+        truth=_truth(scores, kept, kinds) if kinds else None,
+        created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
+
+
+def _scores(chain: Chain) -> dict[str, pa.Table]:
+    """Return every scorer's rows, all in order of the corpus, so that columns line up."""
+    table = ScoreTable(chain.root)
+    shards = chain.shards(chain.corpus)
+    return {
+        scorer: table.read(chain.row_group(shard, scorer) for shard in shards).sort_by("ordinal")
+        for scorer in SCORERS
+    }
+
+
+def _artifacts(chain: Chain) -> dict[str, Artifact]:
+    """Return the artifacts that the page is about, by role."""
+    return {
+        "activations": chain.activations,
+        "sae": chain.sae,
+        "weights": chain.weights,
+        "subset": chain.subset,
+    }
+
+
+def _selection(chain: Chain) -> SelectionSummary:
+    """Summarise what was kept."""
+    metadata, select = chain.subset.metadata(), chain.settings.select
+    limits = {"n": select.n, "min_score": select.min_score, "max_score": select.max_score}
+    given = [f"{name} {value}" for name, value in limits.items() if value is not None]
+    cutoff = metadata["cutoff"]
+    return SelectionSummary(
+        scorer=select.scorer,
+        order=select.order,
+        corpus_rows=chain.corpus.snapshot.rows,
+        rejected=metadata["rejected"],
+        kept=metadata["rows"],
+        threshold=float("nan") if cutoff is None else cutoff,
+        rule=", ".join(given) or f"fraction {select.fraction}",
+    )
+
+
+def _stages(chain: Chain, scored: Mapping[str, int]) -> tuple[StageCounts, ...]:
+    """Return what each stage read and how long it took."""
+    cache, train = chain.activations.metadata(), chain.sae.metadata()
+    weights, subset = chain.weights.metadata(), chain.subset.metadata()
+    # Training reads tokens, not rows; its tokens by modality are those of the held-out health.
+    trained = dict.fromkeys(COUNTED, 0)
+    return (
+        _counts("cache", cache, cache["seconds"]),
+        _counts("train", trained, train["seconds"]),
+        _counts("weights", weights, weights["seconds"]),
+        _counts("score", scored, float("nan")),
+        _counts("select", {**trained, "rows": subset["scored"]}, subset["seconds"]),
+    )
+
+
+def _counts(stage: str, counts: Mapping[str, Any], seconds: float) -> StageCounts:
+    """Return one stage's counts."""
+    return StageCounts(
+        stage=stage,
+        rows=counts["rows"],
+        rejected=counts["rejected"],
+        text_tokens=counts["text_tokens"],
+        image_tokens=counts["image_tokens"],
+        special_tokens=counts["special_tokens"],
+        seconds=seconds,
+    )
+
+
+def _scorer_summaries(scores: Mapping[str, pa.Table], deciding: str, kept: set[int]) -> Any:
+    """Summarise every scorer, the deciding one first."""
+    ordered = [deciding, *(name for name in scores if name != deciding)]
+    # The random scorer knows no tokens; all scorers have the same rows in the same order.
+    tokens = scores[next(name for name in scores if name != "random")]
+    kept_s = np.isin(tokens["ordinal"].to_numpy(), list(kept))
+    return tuple(
+        summarize_scores(
+            name,
+            scores[name]["score"].to_numpy(),
+            kept_s=kept_s,
+            text_tokens_s=tokens["text_tokens"].to_numpy(),
+            image_tokens_s=tokens["image_tokens"].to_numpy(),
+        )
+        for name in ordered
+    )
+
+
+def _sae(chain: Chain) -> SaeSummary:
+    """Summarise the SAE's health and training."""
+    metadata, settings = chain.sae.metadata(), chain.settings
+    points = read_json(chain.sae.directory / HISTORY_FILE)["points"]
+    names = ("tokens", "l0", "fvu", "alive_share", "dead_share", "dense_share")
+    return SaeSummary(
+        architecture=settings.sae.architecture,
+        d_in=metadata["d_in"],
+        d_sae=settings.sae.d_sae,
+        model=settings.model.path,
+        layer=settings.model.layer,
+        health=tuple(
+            ModalityHealth(group, **{name: metadata["health"][group][name] for name in names})
+            for group in ("all", "text", "image")
+        ),
+        curve=tuple(TrainingPoint(int(p["step"]), p["loss"], p["fvu"], p["l0"]) for p in points),
+    )
+
+
+def _truth(scores: Mapping[str, pa.Table], kept: set[int], kinds: Mapping[int, str]) -> Truth:
+    """Compare every scorer with what was done to the rows."""
+    ordinals = next(iter(scores.values()))["ordinal"].to_pylist()
+    kind_s = [kinds.get(ordinal, "") for ordinal in ordinals]
+    return Truth(
+        aucs=auc_by_kind({n: t["score"].to_numpy() for n, t in scores.items()}, kind_s),
+        counts=kind_counts(kind_s, [ordinal in kept for ordinal in ordinals]),
+    )

@@ -1,0 +1,290 @@
+"""Hidden states to SAE: data-parallel ranks under Ray Train, each on its slice of every batch."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.train
+import ray.train.collective
+import torch
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from raysae.activations import CachedTokens, CacheReader, ReadingOrder
+from raysae.artifacts import Artifact, read_json
+from raysae.errors import DataError
+from raysae.models import ModelSettings
+from raysae.sae import Ranks, SaeHealth, SaeSettings, SaeTrainer, save_saelens
+from raysae.stages._pool import connect, unwrapped_errors
+from raysae.stages.chain import Chain, TrainRunSettings
+from raysae.stages.result import StageResult
+from raysae.storage import put_file, put_json, temporary_sibling
+
+START_SAMPLE_TOKENS = 8192
+"""Tokens that the input scale and b_dec are estimated from."""
+
+HEALTH_TOKENS = 32_768
+"""Tokens that the finished SAE is judged by, at most."""
+
+LOG_POINTS = 100
+"""Points of the training curve."""
+
+CHECKPOINTS = "checkpoints"
+KEPT_CHECKPOINTS = 2
+
+HISTORY_FILE = "history.json"
+HEALTH_FILE = "health.json"
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """All that a rank needs to know.
+
+    Attributes:
+        artifact: Where the SAE goes.
+        cache: Directory of the hidden states.
+        data_files: The cache's token files.
+        shard_rows: Rows of each.
+        held_out: How many of the last files the SAE is judged by instead of trained on.
+        sae: What to train.
+        model: What the hidden states are of; noted in the SAE's file.
+        d_in: Width of a hidden state.
+        run: Ranks and checkpoints.
+    """
+
+    artifact: Artifact
+    cache: Path
+    data_files: tuple[str, ...]
+    shard_rows: tuple[int, ...]
+    held_out: int
+    sae: SaeSettings
+    model: ModelSettings
+    d_in: int
+    run: TrainRunSettings
+
+    @property
+    def trained_rows(self) -> tuple[int, ...]:
+        """Rows of the files that are trained on."""
+        return self.shard_rows[: len(self.shard_rows) - self.held_out]
+
+
+def run_train(chain: Chain) -> StageResult:
+    """Train the SAE on the cached hidden states, from its last checkpoint if there is one.
+
+    Raises:
+        DataError: The cache is empty or damaged, or training diverged.
+    """
+    artifact = chain.sae
+    task = _train_task(chain)
+    artifact.begin()
+    started = time.monotonic()
+    checkpoints = artifact.directory / CHECKPOINTS
+    resumed = bool(_saved(checkpoints))
+    connect()
+    _fit(task, checkpoints)
+    health = read_json(artifact.directory / HEALTH_FILE)
+    if not artifact.is_finished():  # A run beside this one may have been the first.
+        artifact.finish(
+            {
+                "rows": task.sae.steps * task.sae.batch_tokens,
+                "rejected": 0,
+                "d_in": task.d_in,
+                "workers": task.run.workers,
+                "health": health,
+                "seconds": time.monotonic() - started,
+            }
+        )
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    _print_health(health)
+    return StageResult(task.sae.steps * task.sae.batch_tokens, 0, resumed)
+
+
+def _train_task(chain: Chain) -> TrainTask:
+    """Gather what training needs from the cache's metadata."""
+    metadata = chain.activations.metadata()
+    # A shard all of whose rows were rejected has nothing to train on or to be judged by.
+    shards = [shard for shard in metadata["shards"] if shard["rows"]]
+    if not shards:
+        raise DataError(
+            f"train: the cache {chain.activations.directory} holds no token; keep more of them "
+            "with other cache settings."
+        )
+    return TrainTask(
+        artifact=chain.sae,
+        cache=chain.activations.directory,
+        data_files=tuple(shard["data"] for shard in shards),
+        shard_rows=tuple(shard["rows"] for shard in shards),
+        held_out=_held_out(len(shards)),
+        sae=chain.settings.sae,
+        model=chain.settings.model,
+        d_in=metadata["d_in"],
+        run=chain.settings.train,
+    )
+
+
+def _held_out(shards: int) -> int:
+    """Return how many shards are held out: a twentieth, at least one unless there is but one."""
+    return 0 if shards == 1 else max(1, shards // 20)
+
+
+def _fit(task: TrainTask, checkpoints: Path) -> None:
+    """Run the ranks under Ray Train; an earlier run's checkpoints are taken up again.
+
+    Ray Train restarts the ranks but is handed no checkpoint: the list that it keeps of them is not
+    written atomically (a kill at that moment leaves a run that never starts again), and two runs at
+    once would delete each other's.
+    """
+    trainer = TorchTrainer(
+        _train_rank,
+        train_loop_config={"task": task},
+        torch_config=TorchConfig(backend="nccl" if task.run.gpus_per_worker else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=task.run.workers,
+            use_gpu=task.run.gpus_per_worker > 0,
+            resources_per_worker={
+                "CPU": task.run.cpus_per_worker,
+                **({"GPU": task.run.gpus_per_worker} if task.run.gpus_per_worker else {}),
+            },
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"run-{uuid.uuid4().hex}",
+            storage_path=str(checkpoints),
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+            failure_config=ray.train.FailureConfig(max_failures=task.run.max_failures),
+        ),
+    )
+    with unwrapped_errors():
+        trainer.fit()
+
+
+def _train_rank(config: dict[str, Any]) -> None:
+    """Train one rank: what Ray Train calls in every worker, again after a restart."""
+    task: TrainTask = config["task"]
+    context = ray.train.get_context()
+    ranks = Ranks(context.get_world_rank(), context.get_world_size())
+    device = ray.train.torch.get_device()
+    reader = CacheReader(task.cache, task.data_files, task.shard_rows)
+    order = ReadingOrder(task.trained_rows, task.sae.seed)
+    trainer = SaeTrainer(
+        task.sae,
+        task.d_in,
+        device,
+        _start_sample(reader, order, task.sae).acts_nd,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+    )
+    checkpoints = task.artifact.directory / CHECKPOINTS
+    history = _restore(trainer, checkpoints, ranks.rank)
+    log_every = max(1, task.sae.steps // LOG_POINTS)
+    mine = ranks.rows(task.sae.batch_tokens)
+    for step in range(trainer.steps_done, task.sae.steps):
+        shard_n, row_n = order.rows(step, task.sae.batch_tokens)
+        tokens = reader.read(shard_n[mine], row_n[mine])
+        trainer.step(tokens.acts_nd, tokens.modality_n)
+        done, last = step + 1, step + 1 == task.sae.steps
+        if done % log_every == 0 or last:
+            history.append(trainer.metrics())
+            if ranks.rank == 0 and (len(history) % 10 == 0 or last):
+                _print_progress(history[-1], task.sae.steps)
+        if ranks.rank == 0 and (done % task.run.checkpoint_every == 0 or last):
+            _save(trainer, history, checkpoints)
+    if ranks.rank == 0 and not task.artifact.is_finished():
+        _write_artifact(task, trainer, history, reader)
+
+
+def _start_sample(reader: CacheReader, order: ReadingOrder, sae: SaeSettings) -> CachedTokens:
+    """Read tokens from all over the cache: those of the first batches in reading order."""
+    batches = max(1, START_SAMPLE_TOKENS // sae.batch_tokens)
+    rows = [order.rows(step, sae.batch_tokens) for step in range(batches)]
+    shard_n = np.concatenate([shard for shard, _ in rows])[:START_SAMPLE_TOKENS]
+    row_n = np.concatenate([row for _, row in rows])[:START_SAMPLE_TOKENS]
+    return reader.read(shard_n, row_n)
+
+
+def _saved(checkpoints: Path) -> list[Path]:
+    """Return the complete checkpoints, the newest last."""
+    return sorted(checkpoints.glob("step-*.pt"))
+
+
+def _restore(trainer: SaeTrainer, checkpoints: Path, rank: int) -> list[dict[str, float]]:
+    """Load the newest checkpoint into the trainer and return the history up to it."""
+    names = [path.name for path in _saved(checkpoints)]
+    # Rank 0 chooses: a run beside this one may save another while the ranks look for it.
+    name = ray.train.collective.broadcast_from_rank_zero(names[-1] if names else None)
+    if name is None:
+        return []
+    state = torch.load(checkpoints / name, map_location="cpu", weights_only=True)
+    trainer.load_state_dict(state["trainer"])
+    if rank == 0:
+        sys.stdout.write(f"train: goes on from step {trainer.steps_done}\n")
+        sys.stdout.flush()
+    history: list[dict[str, float]] = state["history"]
+    return history
+
+
+def _save(trainer: SaeTrainer, history: list[dict[str, float]], checkpoints: Path) -> None:
+    """Publish a checkpoint: every rank has the same state, so one of them writes it."""
+    final = checkpoints / f"step-{trainer.steps_done:010d}.pt"
+    temporary = temporary_sibling(final)
+    torch.save({"trainer": trainer.state_dict(), "history": history}, temporary)
+    put_file(temporary, final)
+    for old in _saved(checkpoints)[:-KEPT_CHECKPOINTS]:
+        old.unlink(missing_ok=True)
+
+
+def _write_artifact(
+    task: TrainTask, trainer: SaeTrainer, history: list[dict[str, float]], reader: CacheReader
+) -> None:
+    """Publish the finished SAE, its training curve, and how well it does on held-out tokens."""
+    directory = task.artifact.directory
+    sae = trainer.finished_sae()
+    metadata = {
+        "model_name": task.model.path,
+        "hook_name": f"resid_post.{task.model.layer}",
+        "raysae_id": task.artifact.id,
+    }
+    with tempfile.TemporaryDirectory(dir=directory, prefix=".tmp-") as temporary:
+        save_saelens(sae, Path(temporary), metadata)
+        for file in sorted(Path(temporary).iterdir()):
+            put_file(file, directory / file.name)
+    health = SaeHealth(sae.d_in, sae.d_sae)
+    shards = range(len(task.trained_rows), len(task.shard_rows)) if task.held_out else [0]
+    tokens_left = HEALTH_TOKENS
+    for shard in shards:
+        for start in range(0, min(task.shard_rows[shard], tokens_left), task.sae.batch_tokens):
+            stop = min(start + task.sae.batch_tokens, task.shard_rows[shard])
+            tokens = reader.read_rows(shard, np.arange(start, stop))
+            health.measure(sae, tokens.acts_nd, tokens.modality_n)
+            tokens_left -= len(tokens)
+    put_json(directory / HISTORY_FILE, {"points": history})
+    put_json(directory / HEALTH_FILE, {"held_out": task.held_out > 0, **health.summary()})
+
+
+def _print_progress(point: dict[str, float], steps: int) -> None:
+    """Print one line of the training curve."""
+    sys.stdout.write(
+        f"train: step {point['step']:,.0f}/{steps:,}, loss {point['loss']:.4g}, "
+        f"fvu {point['fvu']:.3f}, l0 {point['l0']:.1f}, dead {point['dead_share']:.1%}\n"
+    )
+    sys.stdout.flush()
+
+
+def _print_health(health: dict[str, Any]) -> None:
+    """Print how well the SAE does, by modality."""
+    where = "held-out tokens" if health["held_out"] else "training tokens (one shard only)"
+    sys.stdout.write(f"train: the SAE on {where}\n")
+    for group in ("all", "text", "image"):
+        if group not in health:
+            raise DataError(f"train: {HEALTH_FILE} lacks {group!r}; delete the SAE and run again.")
+        numbers = health[group]
+        sys.stdout.write(
+            f"  {group:6} {numbers['tokens']:>9,.0f} tokens  l0 {numbers['l0']:.1f}  "
+            f"fvu {numbers['fvu']:.3f}  alive {numbers['alive_share']:.1%}\n"
+        )

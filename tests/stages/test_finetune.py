@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from raysae.artifacts import Artifact, ArtifactSpec, read_json
+from raysae.errors import DataError, SettingsError
+from raysae.finetune import FinetuneRunSettings, train
+from raysae.sample import Rejection
+from raysae.stages import finetune as stage
+from raysae.stages._pool import cause_of_ours
+from raysae.storage import put_json
+from tests.finetune.tiny import RUN, preference_sample, save_tiny_model, settings_for
+
+ROWS = 10
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+def samples():
+    unusable = Rejection("row-99", 99, "truncated-image", "the image ends too early")
+    return [*(preference_sample(number) for number in range(ROWS)), unusable]
+
+
+def artifact_for(root: Path, settings) -> Artifact:
+    return Artifact(root, ArtifactSpec("tuned", 1, {"lr": settings.lr}))
+
+
+def fit_here(task, work):
+    """Stands in for Ray Train: one rank, in this process."""
+    result = train(task, work / "scratch")
+    put_json(work / "result.json", {**result, "model": task.output.name})
+
+
+@pytest.fixture
+def without_ray(monkeypatch):
+    monkeypatch.setattr(stage, "_fit", fit_here)
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_finished_artifact_is_a_model_and_is_not_made_again(model, tmp_path, monkeypatch):
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    settings = settings_for(model, max_steps=2, eval_fraction=0.2)
+    artifact = artifact_for(tmp_path, settings)
+    metadata = stage.run_finetune(settings, RUN, samples, artifact)
+
+    assert metadata["counts"] == {"rows": 10, "rejected": 1, "train_rows": 8, "eval_rows": 2}
+    assert metadata["rejected"] == {"truncated-image": 1}
+    assert [step["step"] for step in metadata["steps"]] == [1, 2]
+    assert metadata["held_out"]["pairs"] == 2
+    assert metadata["settings"]["lr"] == settings.lr
+    assert sorted(p.name for p in artifact.directory.iterdir()) == sorted(
+        [*metadata["files"], "metadata.json", "spec.json"]
+    )
+    AutoModelForImageTextToText.from_pretrained(artifact.directory)
+    AutoProcessor.from_pretrained(artifact.directory)
+
+    def nothing(*_):
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(stage, "_fit", nothing)
+    assert stage.run_finetune(settings, RUN, nothing, artifact) == metadata
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_run_killed_while_publishing_is_completed_without_training_again(
+    model, tmp_path, monkeypatch
+):
+    settings = settings_for(model, max_steps=2)
+    artifact = artifact_for(tmp_path, settings)
+    moved = []
+
+    def killed(source, target):
+        if len(moved) == 2:
+            raise KeyboardInterrupt
+        moved.append(target)
+        source.replace(target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "put_file", killed)
+        with pytest.raises(KeyboardInterrupt):
+            stage.run_finetune(settings, RUN, samples, artifact)
+    assert not artifact.is_finished()
+
+    monkeypatch.setattr(stage, "_fit", lambda *_: pytest.fail("trained again"))
+    metadata = stage.run_finetune(settings, RUN, lambda: pytest.fail("read again"), artifact)
+    for name in metadata["files"]:
+        assert (artifact.directory / name).is_file()
+    assert not (artifact.directory / "work").exists()
+
+
+def test_an_interrupted_run_goes_on_with_the_same_workers_only(model, tmp_path, monkeypatch):
+    def killed(task, work):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage, "_fit", killed)
+    settings = settings_for(model)
+    artifact = artifact_for(tmp_path, settings)
+    with pytest.raises(KeyboardInterrupt):
+        stage.run_finetune(settings, RUN, samples, artifact)
+    other = FinetuneRunSettings(workers=2, per_device_batch=1)
+    with pytest.raises(SettingsError, match=r"had run\.workers 1 and run\.per_device_batch 2"):
+        stage.run_finetune(settings, other, samples, artifact)
+
+
+def test_too_many_rejected_rows_stop_the_job(model, tmp_path):
+    bad = [Rejection(f"row-{n}", n, "undecodable-image", "noise") for n in range(8)]
+    settings = settings_for(model)
+    with pytest.raises(DataError, match="undecodable-image 8"):
+        stage.run_finetune(settings, RUN, [*samples()[:4], *bad], artifact_for(tmp_path, settings))
+
+
+def test_a_batch_that_cannot_be_cut_is_refused_before_anything_is_written(model, tmp_path):
+    settings = settings_for(model, global_batch=5)
+    with pytest.raises(SettingsError, match="no multiple"):
+        stage.run_finetune(settings, RUN, samples, artifact_for(tmp_path, settings))
+    assert not list(tmp_path.iterdir())
+
+
+def test_our_errors_are_found_inside_ray_trains():
+    class WorkerGroupError(Exception):
+        worker_failures = {}  # noqa: RUF012
+
+    inner = RuntimeError("wrapped")
+    inner.__cause__ = DataError("the loss of step 3 is nan")
+    error = WorkerGroupError()
+    error.worker_failures = {0: inner}
+    assert str(cause_of_ours(error)) == "the loss of step 3 is nan"
+    assert cause_of_ours(WorkerGroupError()) is None
+
+
+@pytest.fixture
+def ray_head(monkeypatch):
+    import ray
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    ray.init(num_cpus=2, include_dashboard=False, _temp_dir=f"/tmp/rs{os.getpid()}")
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_head")
+def test_under_ray_train_a_killed_worker_resumes_with_the_same_losses(model, tmp_path, monkeypatch):
+    """ZeRO-2 on one worker that dies before its second checkpoint, against an undisturbed run."""
+    settings = settings_for(model, zero_stage=2, eval_fraction=0.2)
+    mark = tmp_path / "died"
+
+    def dies_once(config):
+        import os
+        import time
+
+        from raysae.stages import finetune
+
+        report = finetune._report_checkpoint
+
+        def die_at_the_second(directory, metrics):
+            if metrics["step"] == 4 and not mark.exists():
+                mark.touch()
+                time.sleep(3)  # lets the controller take note of the first checkpoint
+                os._exit(1)
+            report(directory, metrics)
+
+        finetune._report_checkpoint = die_at_the_second
+        finetune._train_rank(config)
+
+    monkeypatch.setattr(stage, "_train_rank", dies_once)
+    metadata = stage.run_finetune(settings, RUN, samples, artifact_for(tmp_path / "a", settings))
+    assert mark.exists()
+    assert metadata["resumed_at_step"] == 2
+
+    monkeypatch.setattr(stage, "_fit", fit_here)
+    undisturbed = settings_for(model, zero_stage=0, eval_fraction=0.2)
+    artifact = artifact_for(tmp_path / "b", undisturbed)
+    expected = stage.run_finetune(undisturbed, RUN, samples, artifact)
+    losses = [step["loss"] for step in metadata["steps"]]
+    assert losses == pytest.approx([step["loss"] for step in expected["steps"]], abs=1e-5)
+    assert losses[2] < 0.69
+    assert metadata["held_out"] == pytest.approx(expected["held_out"], abs=1e-4)
+    assert read_json(artifact.directory / "metadata.json")["files"] == metadata["files"]
