@@ -1,0 +1,181 @@
+#!/usr/bin/env python3
+"""The whole chain on the published 7B shapes: time and peak memory beside what `--plan` predicts.
+
+    python benchmarks/real_shapes.py write CHECKPOINT --blocks 2
+    python benchmarks/real_chain.py CHECKPOINT --work DIRECTORY --rows 16
+
+The corpus is made of the built-in pictures, enlarged to 672 pixels a side (2,928 image tokens
+each). Each job runs as a user would start it, in a process of its own; the resident memory of Ray's
+worker processes is sampled while it runs. Results go to `benchmarks/results/real_chain.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from raysae.corpora import CorpusSettings, open_corpus
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+RESULTS = REPOSITORY / "benchmarks" / "results" / "real_chain.json"
+SIDE = 672
+GIB = 2**30
+WORKERS = ("ray::MapWorker", "ray::RayTrainWorker", "ray::merge_states")
+PLAN = re.compile(r"^plan: (actor|training|cache) .*?([\d.,]+) GiB", re.MULTILINE)
+
+
+@dataclass
+class Measured:
+    """One job's time and its workers' peak resident memory, by kind of worker.
+
+    Attributes:
+        seconds: Wall-clock time of the whole process.
+        peak_gib: Kind of worker → most resident GiB of one such process.
+        output: What the job printed.
+    """
+
+    seconds: float = 0.0
+    peak_gib: dict[str, float] = field(default_factory=dict)
+    output: str = ""
+
+
+def write_corpus(directory: Path, rows: int) -> None:
+    """Write rows of `builtin` with their pictures enlarged to what a photograph has."""
+    corpus = open_corpus(CorpusSettings("builtin", max_rows=rows))
+    table = pa.concat_tables(
+        [corpus.read(i, 0, file.rows) for i, file in enumerate(corpus.snapshot.files)]
+    )
+    pictures = []
+    for image in table["image"].to_pylist():
+        picture = Image.open(io.BytesIO(image["bytes"])).convert("RGB")
+        buffer = io.BytesIO()
+        picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=90)
+        pictures.append({"bytes": buffer.getvalue(), "path": None})
+    column = pa.array(pictures, table.schema.field("image").type)
+    index = table.schema.get_field_index("image")
+    directory.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table.set_column(index, "image", column), directory / "rows.parquet")
+
+
+def run_job(job: str, options: list[str]) -> Measured:
+    """Run a job to its end, sampling the memory of the Ray workers that it starts."""
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "HF_HUB_OFFLINE": "1"}
+    measured, started = Measured(), time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "jobs" / f"{job}.py"), *options],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    watcher = threading.Thread(target=_watch, args=(process, measured.peak_gib))
+    watcher.start()
+    measured.output = process.communicate()[0]
+    watcher.join()
+    measured.seconds = time.monotonic() - started
+    if process.returncode:
+        raise SystemExit(f"{job} failed:\n{measured.output[-4000:]}")
+    return measured
+
+
+def _watch(process: subprocess.Popen[str], peaks: dict[str, float]) -> None:
+    """Keep the highest resident memory of each kind of worker until the job ends."""
+    job = psutil.Process(process.pid)
+    while process.poll() is None:
+        try:
+            children = job.children(recursive=True)
+        except psutil.NoSuchProcess:
+            return
+        for child in children:
+            try:
+                title = " ".join(child.cmdline())
+                kind = next((name for name in WORKERS if title.startswith(name)), None)
+                if kind:
+                    resident = child.memory_info().rss / GIB
+                    peaks[kind] = max(peaks.get(kind, 0.0), resident)
+            except psutil.Error:
+                continue
+        time.sleep(0.2)
+
+
+def planned(output: str) -> dict[str, float]:
+    """Return the GiB that `--plan` printed for the cache, its actors and each training rank."""
+    return {name: float(value.replace(",", "")) for name, value in PLAN.findall(output)}
+
+
+def main() -> None:
+    """Measure, print and store."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--rows", type=int, default=16)
+    parser.add_argument("--d_sae", type=int, default=8192)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--token_budget", type=int, default=6144)
+    arguments = parser.parse_args()
+    write_corpus(arguments.work / "corpus", arguments.rows)
+    options = [
+        *("--storage", str(arguments.work / "storage"), "--model", str(arguments.checkpoint)),
+        *("--model.layer", "1", "--model.dtype", "bfloat16"),
+        *("--run.token_budget", str(arguments.token_budget)),
+        *("--run.cpus_per_actor", "1.5", "--train.cpus_per_worker", "2"),
+        *("--sae.d_sae", str(arguments.d_sae), "--sae.steps", str(arguments.steps)),
+        *("--sae.k", "32", "--sae.batch_tokens", "4096", "--sae.lr_warmup_steps", "0"),
+        *("--sae.lr_decay_steps", "0", "--shards.max_rows", "8"),
+    ]
+    for name in ("corpus", "sae_corpus"):
+        options += [f"--{name}", "align-anything", f"--{name}.path", str(arguments.work / "corpus")]
+    plan = planned(run_job("filter", [*options, "--plan"]).output)
+    print(f"planned: {plan}", flush=True)
+    jobs = {}
+    for job in ("cache", "train", "filter"):
+        jobs[job] = run_job(job, options)
+        print(f"{job}: {jobs[job].seconds:.0f} s, peaks {jobs[job].peak_gib}", flush=True)
+        print("\n".join(x for x in jobs[job].output.splitlines() if not x.startswith("  ")))
+    caches = (arguments.work / "storage" / "activations").rglob("shard-*.arrow")
+    cached_gib = sum(f.stat().st_size for f in caches if ".samples." not in f.name) / GIB
+    compared = {
+        "cache on disk": (plan["cache"], cached_gib),
+        "cache actor": (plan["actor"], jobs["cache"].peak_gib["ray::MapWorker"]),
+        "training rank": (plan["training"], jobs["train"].peak_gib["ray::RayTrainWorker"]),
+    }
+    for name, (predicted, peak) in compared.items():
+        ratio = peak / predicted
+        print(f"{name:14} planned {predicted:.2f} GiB, measured {peak:.2f} ({ratio:.2f}×)")
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(
+        json.dumps(
+            {
+                "date": time.strftime("%Y-%m-%d"),
+                "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+                "rows": arguments.rows,
+                "planned_gib": plan,
+                "compared_gib": compared,
+                "jobs": {
+                    name: {k: v for k, v in asdict(job).items() if k != "output"}
+                    for name, job in jobs.items()
+                },
+            },
+            indent=2,
+        )
+        + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
