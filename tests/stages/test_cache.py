@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from raysae.activations import CacheReader
+from raysae.artifacts import read_json
+from raysae.pipeline import make
+from raysae.sample import Sample
+from raysae.stages.chain import Chain
+from tests.stages.chains import contents, unfinished_files
+from tests.stages.conftest import Made
+from tests.stages.recomputed import SlowChain, modality_of
+
+pytestmark = pytest.mark.ray
+
+
+def samples_of(chain: Chain) -> pa.Table:
+    """Return the samples tables of all shards, one after another."""
+    tables = []
+    for shard in chain.activations.metadata()["shards"]:
+        with (chain.activations.directory / shard["samples"]).open("rb") as file:
+            tables.append(pa.ipc.open_stream(file).read_all())
+    return pa.concat_tables(tables)
+
+
+def reader_of(chain: Chain) -> CacheReader:
+    shards = chain.activations.metadata()["shards"]
+    return CacheReader(chain.activations.directory, [shard["data"] for shard in shards])
+
+
+def test_every_usable_row_is_there_once_in_order(made: Made) -> None:
+    chain = made.chain
+    expected = list(chain.sae_corpus.all_samples())
+    assert all(isinstance(sample, Sample) for sample in expected)
+    table = samples_of(chain)
+    assert table["sample_id"].to_pylist() == [sample.sample_id for sample in expected]
+    assert table["ordinal"].to_pylist() == list(range(64))
+    assert len(set(table["sample_id"].to_pylist())) == 64
+
+
+def test_counts_agree_with_files_and_marks(made: Made) -> None:
+    chain = made.chain
+    metadata, table = chain.activations.metadata(), samples_of(chain)
+    assert (metadata["rows"], metadata["rejected"], metadata["rejections"]) == (64, 0, {})
+    assert metadata["tokens"] == sum(table["tokens"].to_pylist()) == reader_of(chain).rows
+    assert metadata["text_tokens"] == sum(table["text_tokens"].to_pylist()) > 0
+    assert metadata["image_tokens"] == sum(table["image_tokens"].to_pylist()) > 0
+    by_modality = (metadata[f"{name}_tokens"] for name in ("text", "image", "special"))
+    assert sum(by_modality) == metadata["tokens"]
+    marks = [chain.activations.shard_mark(f"shard-{n:05d}") for n in range(2)]
+    assert [mark["rows"] for mark in marks if mark] == [32, 32]
+    assert metadata["d_in"] == 32
+    assert unfinished_files(chain.activations.directory) == []
+
+
+def test_hidden_states_are_those_of_the_whole_model(made: Made) -> None:
+    chain = made.chain
+    slow, reader = SlowChain(chain.settings.model.layer, None, 0), reader_of(chain)
+    samples = list(chain.sae_corpus.all_samples())
+    for ordinal in (0, 31, 40):
+        sample = samples[ordinal]
+        assert isinstance(sample, Sample)
+        shard, index = divmod(ordinal, 32)
+        tokens = reader.read_rows(shard, np.arange(reader.shard_rows[shard]))
+        mine = np.flatnonzero(tokens.sample_n == index)
+        mine = mine[np.argsort(tokens.position_n[mine])]
+        ids, acts_nd = slow.hidden_states(sample)
+        assert tokens.position_n[mine].tolist() == list(range(len(ids)))
+        assert tokens.token_id_n[mine].tolist() == ids.tolist()
+        assert tokens.modality_n[mine].tolist() == [modality_of(i) for i in ids.tolist()]
+        torch.testing.assert_close(tokens.acts_nd[mine], acts_nd, atol=1e-4, rtol=1e-4)
+
+
+def test_datasets_opens_it(made: Made) -> None:
+    chain = made.chain
+    opened = datasets.load_from_disk(str(chain.activations.directory))
+    assert len(opened) == chain.activations.metadata()["tokens"]
+    assert set(opened.column_names) == {
+        "sample",
+        "position",
+        "token_id",
+        "modality",
+        "activation",
+    }
+    assert len(opened[0]["activation"]) == 32
+
+
+def test_only_the_shard_without_a_mark_is_done_again(made: Made, tmp_path: Path) -> None:
+    first = made.chain.activations
+    chain = Chain(replace(made.settings, storage=str(tmp_path / "storage")))
+    directory = chain.activations.directory
+    shutil.copytree(first.directory, directory)
+    for name in ("metadata.json", "shard-00001.done.json"):
+        (directory / name).unlink()
+    before = contents(directory)
+    result = make(chain, "activations")
+    assert result is not None
+    assert (result.rows, result.rejected, result.resumed) == (64, 0, True)
+    after = contents(directory)
+    untouched = [name for name in before if name.startswith("shard-00000")]
+    assert len(untouched) == 3
+    assert [after[name] for name in untouched] == [before[name] for name in untouched]
+    # Names carry a checksum of the hidden states: the same ones came out again.
+    assert after.keys() == contents(first.directory).keys()
+    times = {"seconds", "finished_at"}
+    again, original = (read_json(d / "metadata.json") for d in (directory, first.directory))
+    for metadata in (again, original):
+        for name in times:
+            metadata.pop(name)
+    assert json.dumps(again, sort_keys=True) == json.dumps(original, sort_keys=True)

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.exceptions import RayTaskError
+from ray.train import WorkerGroupError
+
+from raysae.artifacts import ShardSpec, plan_shards
+from raysae.corpora import Corpus, CorpusSettings, open_corpus
+from raysae.errors import DataError, SettingsError
+from raysae.sample import Rejection, Sample
+from raysae.settings import RunSettings
+from raysae.stages import _pool
+from raysae.stages._pool import ShardTask, cause_of_ours, check_rejected, run_shards
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    return open_corpus(CorpusSettings("builtin", max_rows=10))
+
+
+def test_no_task_starts_nothing(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_pool, "connect", lambda: pytest.fail("connected"))
+    run = RunSettings()
+    assert run_shards("x", corpus, [], worker_class=dict, worker_arguments={}, run=run) == {}  # type: ignore[type-var]
+
+
+def test_a_shard_is_read_whole_or_the_rows_that_are_wanted(corpus: Corpus) -> None:
+    (first, second) = plan_shards(corpus.snapshot.file_rows, 6)
+    everything = list(corpus.all_samples())
+
+    def read(task: ShardTask) -> Sequence[Sample | Rejection]:
+        return pickle.loads(_pool._read_shard(_pool._to_row(task), corpus)["samples"])
+
+    assert read(ShardTask(first)) == everything[:6]
+    assert read(ShardTask(second)) == everything[6:]
+    assert read(ShardTask(second, (7, 9))) == [everything[7], everything[9]]
+    assert read(ShardTask(first, ())) == []
+
+
+def check(rows: int, rejected: int, limit: float = 0.2) -> None:
+    check_rejected("cache", {"rows": rows, "rejected": rejected}, limit, {"b": rejected, "a": 0})
+
+
+def test_rejected_rows_up_to_the_limit_are_accepted() -> None:
+    check(10, 0, 0.0)
+    check(8, 2)
+    check(1, 99, 0.99)
+
+
+@pytest.mark.parametrize(("rows", "rejected"), [(7, 3), (79, 21)])
+def test_more_rejected_rows_stop_the_job_and_are_listed(rows: int, rejected: int) -> None:
+    with pytest.raises(DataError, match=rf"a 0, b {rejected}.*max_rejected_fraction = 20%"):
+        check(rows, rejected)
+
+
+def test_no_usable_row_stops_the_job_at_any_limit() -> None:
+    with pytest.raises(DataError, match=r"no usable row \(a 0, b 3\)"):
+        check(0, 3, 1.0)
+    with pytest.raises(DataError, match="it is empty"):
+        check_rejected("cache", {}, 1.0, {})
+
+
+def test_our_errors_are_found_inside_rays() -> None:
+    ours = DataError("x is damaged.")
+    caused = RuntimeError("in a worker")
+    caused.__cause__ = ours
+    assert cause_of_ours(ours) is ours
+    assert cause_of_ours(caused) is ours
+    assert cause_of_ours(WorkerGroupError("rank 1 failed", {1: caused})) is ours
+    task = RayTaskError("f", "Traceback …", ours)
+    assert cause_of_ours(task) is ours
+    # What `ray.get` raises is of both classes, but its text is the traceback.
+    assert isinstance(task.as_instanceof_cause(), DataError)
+    assert cause_of_ours(task.as_instanceof_cause()) is ours
+
+
+def test_other_errors_are_not_ours() -> None:
+    circle = RuntimeError()
+    circle.__cause__ = circle
+    for error in (None, ValueError("x"), circle, WorkerGroupError("no worker", {})):
+        assert cause_of_ours(error) is None
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("shared_ray")
+def test_shards_are_worked_on_once_each_and_counts_are_summed(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    class Worker:
+        def __init__(self, directory: Path) -> None:
+            self.directory = directory
+
+        def work(self, shard: ShardSpec, samples: Sequence[Any]) -> dict[str, Any]:
+            ordinals = [sample.ordinal for sample in samples]
+            (self.directory / shard.name).open("a").write(f"{ordinals}\n")
+            return {"rows": len(samples), "tokens": 10}
+
+    shards = plan_shards(corpus.snapshot.file_rows, 4)
+    tasks = [ShardTask(shards[0]), ShardTask(shards[2], (9,))]
+    counts = run_shards(
+        "test",
+        corpus,
+        tasks,
+        worker_class=Worker,
+        worker_arguments={"directory": tmp_path},
+        run=RunSettings(),
+    )
+    assert counts == {"rows": 5, "tokens": 20}
+    written = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert written == {"shard-00000": "[0, 1, 2, 3]\n", "shard-00002": "[9]\n"}
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("shared_ray")
+@pytest.mark.parametrize("where", ["constructor", "work"])
+def test_a_workers_own_error_arrives_as_it_was_raised(corpus: Corpus, where: str) -> None:
+    class Worker:
+        def __init__(self, where: str) -> None:
+            if where == "constructor":
+                raise SettingsError("model path: broken; copy it again.")
+
+        def work(self, shard: ShardSpec, samples: Sequence[Any]) -> dict[str, Any]:
+            raise DataError(f"{shard.name}: broken; restore it.")
+
+    expected = {"constructor": SettingsError, "work": DataError}[where]
+    with pytest.raises(expected, match=r"^[^\n]*: broken; [^\n]* it( again)?\.$") as error:
+        run_shards(
+            "test",
+            corpus,
+            [ShardTask(plan_shards([4], 4)[0])],
+            worker_class=Worker,
+            worker_arguments={"where": where},
+            run=RunSettings(),
+        )
+    assert type(error.value) is expected
+    assert ray.is_initialized()

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from raysae.corpora import known_corruption
+from raysae.scoring import SCORERS
+from tests.stages.chains import unfinished_files
+from tests.stages.conftest import Made
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def page(made: Made) -> str:
+    return (made.chain.report.directory / "report.html").read_text(encoding="utf-8")
+
+
+def text_of(page: str) -> str:
+    """Return what a reader sees, on one line."""
+    without = re.sub(r"<(style|script).*?</\1>", " ", page, flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^>]+>", " ", without).split())
+
+
+def test_it_names_corpus_scorers_and_artifacts(made: Made, page: str) -> None:
+    chain, text = made.chain, text_of(page)
+    assert chain.settings.corpus.name in text
+    for scorer in SCORERS:
+        assert scorer in text
+    for artifact in (chain.activations, chain.sae, chain.weights, chain.subset):
+        assert artifact.id in page
+
+
+def test_it_gives_the_counts(made: Made, page: str) -> None:
+    text = text_of(page)
+    assert re.search(r"\b48\b[^.]{0,40}\b96\b", text)
+    tokens = made.chain.activations.metadata()["text_tokens"]
+    assert f"{tokens:,}" in text
+
+
+def test_it_compares_with_what_was_done_to_the_rows(made: Made, page: str) -> None:
+    kinds = {kind for row, kind in known_corruption("builtin-noisy").items() if row < 96}
+    assert kinds
+    for kind in kinds:
+        assert kind in text_of(page)
+
+
+def test_it_needs_no_other_file(page: str) -> None:
+    assert page.lstrip().lower().startswith("<!doctype html>")
+    sources = re.findall(r"<(?:img|script|link|iframe)[^>]*?(?:src|href)=\"([^\"]*)\"", page)
+    assert sources
+    assert all(source.startswith("data:") for source in sources)
+
+
+def test_it_is_finished(made: Made) -> None:
+    report = made.chain.report
+    assert report.is_finished()
+    assert unfinished_files(report.directory) == []

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pyarrow.parquet as pq
+import pytest
+
+from raysae.pipeline import make
+from raysae.sample import Modality, Sample
+from raysae.scoring import SCORERS
+from raysae.scoring.table import ScoreTable
+from raysae.scoring.tokens import random_score
+from raysae.stages.chain import Chain, ShardSettings
+from raysae.stages.live_scores import score_marks, scores_are_live
+from tests.reference import scoring as reference
+from tests.stages.chains import contents, unfinished_files
+from tests.stages.conftest import Made
+from tests.stages.recomputed import SlowChain
+
+pytestmark = pytest.mark.ray
+
+
+def scores_of(chain: Chain, scorer: str) -> list[dict[str, object]]:
+    groups = (chain.row_group(shard, scorer) for shard in chain.shards(chain.corpus))
+    return ScoreTable(chain.root).read(groups).to_pylist()
+
+
+def test_one_row_per_sample_and_scorer(made: Made) -> None:
+    chain = made.chain
+    expected = [(sample.ordinal, sample.sample_id) for sample in chain.corpus.all_samples()]
+    assert len(expected) == 96
+    for scorer in SCORERS:
+        rows = scores_of(chain, scorer)
+        assert [(row["ordinal"], row["sample_id"]) for row in rows] == expected
+
+
+def test_scores_are_those_of_the_loops(made: Made) -> None:
+    chain = made.chain
+    settings = chain.settings.score
+    slow = SlowChain(chain.settings.model.layer, chain.sae.directory, chain.settings.sae.k)
+    weights = pq.read_table(chain.weights.directory / "weights.parquet")["weight"].to_pylist()
+    samples = list(chain.corpus.all_samples())
+    rows = {scorer: scores_of(chain, scorer) for scorer in SCORERS}
+    for ordinal in (0, 17, 40, 95):
+        sample = samples[ordinal]
+        assert isinstance(sample, Sample)
+        tokens = slow.tokens(sample)
+        expected = reference.scores(tokens, weights, settings)
+        expected["random"] = random_score(sample.sample_id, settings.seed)
+        got = {scorer: rows[scorer][ordinal]["score"] for scorer in SCORERS}
+        assert got == pytest.approx(expected, abs=1e-4)
+        row = rows["cosine-cooccurring"][ordinal]
+        assert row["text_tokens"] == sum(token.modality == Modality.TEXT for token in tokens)
+        assert row["image_tokens"] == sum(token.modality == Modality.IMAGE for token in tokens)
+        deciding = reference.deciding(tokens, weights, settings, shared_only=True)
+        assert row["features"] == deciding
+        assert row["contributions"] == pytest.approx([weights[f] for f in deciding])
+
+
+def test_scores_tell_samples_apart(made: Made) -> None:
+    for scorer, different in (("cosine-union", 30), ("cosine-cooccurring", 30), ("random", 96)):
+        assert len({row["score"] for row in scores_of(made.chain, scorer)}) >= different
+
+
+def test_one_manifest_lists_all_groups_and_their_marks_count_all_rows(made: Made) -> None:
+    chain = made.chain
+    table = ScoreTable(chain.root)
+    assert {e["path"] for e in table.live()} >= {
+        chain.row_group(shard, scorer).path
+        for shard in chain.shards(chain.corpus)
+        for scorer in SCORERS
+    }
+    assert sum(mark["rows"] for mark in score_marks(chain)) == 96
+    assert unfinished_files(table.directory) == []
+
+
+def test_a_lost_row_group_is_scored_again_and_only_it(made: Made) -> None:
+    chain = made.chain
+    table = ScoreTable(chain.root)
+    lost = chain.row_group(chain.shards(chain.corpus)[1], "l0")
+    kept = table.read([lost])
+    (table.directory / lost.path).unlink()
+    assert not scores_are_live(chain)
+    before = contents(table.directory / "data")
+    result = make(chain, "scores")
+    assert result is not None
+    assert (result.rows, result.resumed) == (96, True)
+    assert scores_are_live(chain)
+    assert table.read([lost]).equals(kept)
+    after = contents(table.directory / "data")
+    assert {name: after[name] for name in before} == before
+    assert len(after) == len(before) + 1
+
+
+def test_the_same_rows_cut_into_other_shards_are_counted_once(made: Made) -> None:
+    """Only `random` has a lineage in common: other shards make another cache and another SAE."""
+    here = made.chain
+    other = Chain(replace(made.settings, shards=ShardSettings(max_rows=48)))
+    table = ScoreTable(here.root)
+    rows = table.read(here.row_group(s, "random") for s in here.shards(here.corpus))
+    groups = [other.row_group(shard, "random") for shard in other.shards(other.corpus)]
+    assert [(group.start, group.stop) for group in groups] == [(0, 48), (48, 96)]
+    for group in groups:
+        table.write(group, rows.slice(group.start, 48), {"rows": 48})
+    table.publish(groups)
+    live = [entry for entry in table.live() if entry["scorer"] == "random"]
+    assert sum(entry["rows"] for entry in live) == 96
+    assert not scores_are_live(here)
+    again = make(here, "scores")
+    assert again is not None
+    assert again.resumed
+    assert scores_are_live(here)
+    live = [entry for entry in table.live() if entry["scorer"] == "random"]
+    assert [entry["rows"] for entry in live] == [32, 32, 32]

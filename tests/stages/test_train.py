@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from raysae.activations import CacheReader
+from raysae.artifacts import read_json
+from raysae.errors import DataError
+from raysae.pipeline import make
+from raysae.sae import load_saelens
+from raysae.stages import train as stage
+from raysae.stages.chain import Chain, ChainSettings, TrainRunSettings
+from raysae.storage import put_json
+from tests.stages.chains import TINY_SAE, unfinished_files
+from tests.stages.conftest import Made
+
+pytestmark = pytest.mark.ray
+
+
+def with_the_same_cache(made: Made, storage: Path, **changes: object) -> Chain:
+    """Return a chain on another storage that holds a copy of the cache and nothing else."""
+    settings: ChainSettings = replace(made.settings, storage=str(storage), **changes)  # type: ignore[arg-type]
+    chain = Chain(settings)
+    shutil.copytree(made.chain.activations.directory, chain.activations.directory)
+    return chain
+
+
+def some_tokens(chain: Chain) -> torch.Tensor:
+    shards = chain.activations.metadata()["shards"]
+    reader = CacheReader(chain.activations.directory, [shard["data"] for shard in shards])
+    return reader.read_rows(1, np.arange(200)).acts_nd
+
+
+def check_with_sae_lens(chain: Chain, architecture: str) -> None:
+    sae_lens = pytest.importorskip("sae_lens")
+    theirs = sae_lens.SAE.load_from_disk(str(chain.sae.directory))
+    ours, acts_nd = load_saelens(chain.sae.directory), some_tokens(chain)
+    assert (theirs.cfg.architecture(), theirs.cfg.d_sae) == (architecture, 128)
+    z_nf = theirs.encode(acts_nd)
+    assert (z_nf > 0).any()
+    torch.testing.assert_close(ours.encode_sparse(acts_nd).dense(200, 128), z_nf)
+    torch.testing.assert_close(ours.decode(z_nf), theirs.decode(z_nf))
+
+
+def test_sae_lens_opens_it_and_encodes_alike(made: Made) -> None:
+    check_with_sae_lens(made.chain, "topk")
+
+
+def test_what_is_left_is_the_sae_its_history_and_its_health(made: Made) -> None:
+    sae = made.chain.sae
+    assert {path.name for path in sae.directory.iterdir()} == {
+        "cfg.json",
+        "health.json",
+        "history.json",
+        "metadata.json",
+        "sae_weights.safetensors",
+        "spec.json",
+    }
+    points = read_json(sae.directory / "history.json")["points"]
+    assert [point["step"] for point in points] == list(range(1, 41))
+    assert points[-1]["loss"] < points[0]["loss"]
+
+
+def test_health_is_measured_on_tokens_that_were_not_trained_on(made: Made) -> None:
+    chain = made.chain
+    shards = chain.activations.metadata()["shards"]
+    health = chain.sae.metadata()["health"]
+    assert health["held_out"] is True
+    assert health["all"]["tokens"] == shards[-1]["rows"]
+    task = stage._train_task(chain)
+    assert task.trained_rows == (shards[0]["rows"],)
+    sae, acts_nd = load_saelens(chain.sae.directory), []
+    reader = CacheReader(chain.activations.directory, task.data_files)
+    acts_nd = reader.read_rows(1, np.arange(shards[-1]["rows"])).acts_nd.double()
+    recon_nd = sae.decode(sae.encode(acts_nd)).double()
+    fvu = (recon_nd - acts_nd).square().sum() / (acts_nd - acts_nd.mean(0)).square().sum()
+    assert health["all"]["fvu"] == pytest.approx(fvu.item(), rel=1e-4)
+    assert health["all"]["l0"] == pytest.approx(8.0, abs=0.5)
+    assert 0 < fvu < 1
+
+
+def test_two_workers_give_the_sae_of_one(made: Made, tmp_path: Path) -> None:
+    run = TrainRunSettings(workers=2, checkpoint_every=20)
+    chain = with_the_same_cache(made, tmp_path / "storage", train=run)
+    assert chain.sae.id == made.chain.sae.id
+    assert make(chain, "saes") is not None
+    one, two = (
+        load_file(each.sae.directory / "sae_weights.safetensors") for each in (made.chain, chain)
+    )
+    assert chain.sae.metadata()["workers"] == 2
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, atol=1e-5, rtol=1e-5)
+
+
+def test_relu_is_trained_too(made: Made) -> None:
+    relu = replace(TINY_SAE, architecture="relu", l1_coefficient=0.1, steps=20)
+    chain = Chain(replace(made.settings, sae=relu))
+    result = stage.run_train(chain)
+    assert (result.rows, result.resumed) == (20 * 256, False)
+    check_with_sae_lens(chain, "standard")
+    assert unfinished_files(chain.sae.directory) == []
+
+
+def test_a_damaged_cache_stops_training_with_the_readers_own_words(
+    made: Made, tmp_path: Path
+) -> None:
+    run = TrainRunSettings(max_failures=0)
+    chain = with_the_same_cache(made, tmp_path / "storage", train=run)
+    data = chain.activations.directory / chain.activations.metadata()["shards"][0]["data"]
+    data.write_bytes(data.read_bytes()[:-100])
+    with pytest.raises(DataError, match=data.name) as error:
+        make(chain, "saes")
+    assert "Traceback" not in str(error.value)
+    assert not chain.sae.is_finished()
+
+
+@pytest.mark.parametrize(("shards", "held_out"), [(1, 0), (2, 1), (19, 1), (40, 2), (100, 5)])
+def test_a_twentieth_is_held_out(shards: int, held_out: int) -> None:
+    assert stage._held_out(shards) == held_out
+
+
+def unmade(tiny_model: Path, storage: Path, rows: list[int]) -> Chain:
+    """A chain with the metadata of a cache whose shards have some numbers of rows."""
+    from tests.stages.chains import small_settings
+
+    chain = Chain(small_settings(storage, tiny_model))
+    shards = [{"data": f"{n}.arrow", "rows": count} for n, count in enumerate(rows)]
+    put_json(chain.activations.directory / "metadata.json", {"shards": shards, "d_in": 32})
+    return chain
+
+
+def test_shards_without_tokens_are_neither_trained_on_nor_held_out(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    task = stage._train_task(unmade(tiny_model, tmp_path, [5, 0, 7, 0]))
+    assert (task.data_files, task.shard_rows) == (("0.arrow", "2.arrow"), (5, 7))
+    assert (task.held_out, task.trained_rows) == (1, (5,))
+
+
+def test_a_cache_without_tokens_is_named(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no token"):
+        stage._train_task(unmade(tiny_model, tmp_path, [0, 0]))

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raysae import pipeline
+from raysae.models import ModelSettings
+from raysae.pipeline import STAGES, Stage, make, run_to
+from raysae.stages.chain import Chain, ChainSettings, FinetuneJobSettings
+from raysae.stages.result import StageResult
+from raysae.storage import put_json
+
+
+class Workshop:
+    """Stages a ← b, a ← c, (b, c) ← d that note when they run; stands in for `Chain` too."""
+
+    NEEDS = {"a": (), "b": ("a",), "c": ("a", "b"), "d": ("b", "c")}  # noqa: RUF012
+
+    def __init__(self, finished: str = "", half_done: str = "") -> None:
+        self.ran: list[str] = []
+        self.done = set(finished)
+        self.half_done = set(half_done)
+
+    def stages(self) -> dict[str, Stage]:
+        return {kind: self.stage(kind) for kind in self.NEEDS}
+
+    def stage(self, kind: str) -> Stage:
+        def run(_: Any) -> StageResult:
+            assert set(self.NEEDS[kind]) <= self.done
+            self.ran.append(kind)
+            self.done.add(kind)
+            return StageResult(len(self.ran), 0, kind in self.half_done)
+
+        return Stage(
+            self.NEEDS[kind], lambda _: Path("/s") / kind, lambda _: kind in self.done, run
+        )
+
+
+@pytest.fixture
+def workshop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Workshop]:
+    def build(finished: str = "", half_done: str = "") -> Workshop:
+        built = Workshop(finished, half_done)
+        monkeypatch.setattr(pipeline, "STAGES", built.stages())
+        return built
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("finished", "ran"),
+    [("", "abcd"), ("a", "bcd"), ("ab", "cd"), ("b", "acd"), ("bc", "d"), ("abcd", ""), ("d", "")],
+)
+def test_what_is_missing_is_made_once_and_in_order(
+    workshop: Callable[..., Workshop], finished: str, ran: str
+) -> None:
+    built = workshop(finished)
+    result = make(built, "d")
+    assert "".join(built.ran) == ran
+    assert (result is None) == (ran == "")
+
+
+@pytest.mark.parametrize(
+    ("finished", "half_done", "resumed"),
+    [("", "", False), ("a", "", True), ("bc", "", True), ("", "a", True), ("", "d", True)],
+)
+def test_resumed_means_that_earlier_work_was_used_anywhere(
+    workshop: Callable[..., Workshop], finished: str, half_done: str, resumed: bool
+) -> None:
+    result = make(workshop(finished, half_done), "d")
+    assert result is not None
+    assert result.resumed is resumed
+
+
+def test_stages_after_the_one_asked_for_do_not_run(workshop: Callable[..., Workshop]) -> None:
+    built = workshop()
+    make(built, "b")
+    assert built.ran == ["a", "b"]
+
+
+def test_a_stage_that_fails_stops_the_chain(workshop: Callable[..., Workshop]) -> None:
+    built = workshop()
+
+    def fail(_: Any) -> StageResult:
+        raise RuntimeError("b is broken")
+
+    pipeline.STAGES["b"] = Stage(("a",), lambda _: Path("/s/b"), lambda _: False, fail)  # type: ignore[index]
+    with pytest.raises(RuntimeError, match="b is broken"):
+        make(built, "d")
+    assert built.ran == ["a"]
+
+
+def test_the_table_names_stages_that_exist_and_has_no_circle() -> None:
+    settled: list[str] = []
+    while len(settled) < len(STAGES):
+        ready = [
+            kind
+            for kind, stage in STAGES.items()
+            if kind not in settled and set(stage.needs) <= set(settled)
+        ]
+        assert ready
+        settled += ready
+    assert settled[0] == "activations"
+
+
+@pytest.fixture(scope="module")
+def chain(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    storage, model = tmp_path_factory.mktemp("storage"), ModelSettings(path=str(tiny_model))
+    return Chain(FinetuneJobSettings(storage=str(storage), model=model))
+
+
+@pytest.mark.parametrize("kind", sorted(STAGES))
+def test_every_kind_lies_in_a_directory_of_its_name_and_begins_unfinished(
+    kind: str, chain: Chain
+) -> None:
+    where = STAGES[kind].where(chain)
+    assert where.relative_to(chain.root).parts[0] == kind
+    assert not STAGES[kind].finished(chain)
+
+
+def test_run_to_reports_what_the_artifact_says(
+    workshop: Callable[..., Workshop], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    built = workshop("a")
+    where = tmp_path / "b" / "1"
+    put_json(where / "metadata.json", {"rows": 7, "rejected": 3})
+    pipeline.STAGES["b"] = Stage(  # type: ignore[index]
+        ("a",), lambda _: where, lambda _: "b" in built.done, built.stage("b").run
+    )
+    settings = ChainSettings(storage=str(tmp_path))
+    first, again = run_to(settings, "b", "demo"), run_to(settings, "b", "demo")
+    for result in (first, again):
+        assert (result.artifact, result.kind) == (str(where), "b")
+        assert (result.rows, result.rejected, result.resumed) == (7, 3, True)
+    assert built.ran == ["b"]
+    assert f"demo: b in {where}\n" in capsys.readouterr().out
+
+
+def test_counts_of_a_tuned_model_lie_one_level_deeper(
+    workshop: Callable[..., Workshop], tmp_path: Path
+) -> None:
+    workshop("a")
+    put_json(tmp_path / "metadata.json", {"counts": {"rows": 7, "rejected": 3}, "rejected": {}})
+    pipeline.STAGES["a"] = Stage((), lambda _: tmp_path, lambda _: True, lambda _: None)  # type: ignore[index, arg-type, return-value]
+    result = run_to(ChainSettings(storage=str(tmp_path)), "a", "demo")
+    assert (result.rows, result.rejected) == (7, 3)
+
+
+def test_a_plan_makes_nothing(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from raysae.stages import plan
+
+    planned = []
+    monkeypatch.setattr(plan, "print_plan", planned.append)
+    monkeypatch.setattr(pipeline, "make", lambda *_: pytest.fail("made something"))
+    model = ModelSettings(path=str(tiny_model))
+    settings = ChainSettings(storage=str(tmp_path), model=model, plan=True)
+    result = run_to(settings, "subsets", "filter")
+    assert len(planned) == 1
+    assert (result.rows, result.rejected, result.resumed) == (0, 0, False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_table_can_be_read_without_ray() -> None:
+    code = "import sys, raysae.pipeline; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
