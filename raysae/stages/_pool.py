@@ -106,7 +106,9 @@ def run_shards(
             num_gpus=run.gpus_per_actor,
             # Ray Data's own default is to restart for ever: a row that kills its actor would loop.
             max_restarts=run.max_retries,
-            max_task_retries=run.max_retries,
+            # A task fails about once a second until the cluster notices that its node is gone, in
+            # 15 seconds and more; its actor limits it, which fails it once it is dead for good.
+            max_task_retries=-1,
         )
     )
     with unwrapped_errors():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,14 +126,19 @@ def run_weights(chain: Chain) -> StageResult:
 
 
 def _drawn_tasks(chain: Chain) -> list[ShardTask]:
-    """Return the shards that hold drawn samples, each with the ordinals wanted of it."""
+    """Return the shards that hold drawn samples, each with the ordinals wanted of it.
+
+    How the corpus is cut does not change the weights and is not part of their id; so shards are
+    named by their rows here, and what an interrupted run with another cut left is not mistaken.
+    """
     settings = chain.settings.weights
     drawn = draw_ordinals(chain.corpus.snapshot.rows, settings.n_samples, settings.seed)
     tasks = []
     for shard in chain.shards(chain.corpus):
         low, high = np.searchsorted(drawn, [shard.first_ordinal, shard.first_ordinal + shard.rows])
         if low < high:
-            tasks.append(ShardTask(shard, tuple(int(o) for o in drawn[low:high])))
+            named = replace(shard, name=f"rows-{shard.first_ordinal:010d}-{shard.rows}")
+            tasks.append(ShardTask(named, tuple(int(o) for o in drawn[low:high])))
     return tasks
 
 
