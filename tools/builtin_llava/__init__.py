@@ -1,0 +1,1 @@
+"""Parts of the two scripts that make raysae's built-in corpora and the built-in LLaVA-NeXT."""
