@@ -20,7 +20,8 @@ class ModelSettings:
         path: Name of a shipped model (`builtin-llava-next`) or a directory in Hugging Face format
             with safetensors. Nothing is downloaded.
         layer: Block L, counted from 0, whose output (`resid_post`) is taken, before any final norm.
-            SAE-V takes 16 of LLaVA-NeXT 7B's 32.
+            SAE-V takes 16 of LLaVA-NeXT 7B's 32; 4 of the shipped model's 6 is the first whose last
+            token knows whether the question's name fits the picture.
         dtype: Format of weights and activations.
         attention: transformers' attention implementation. `eager` holds the whole attention matrix.
         image_backend: Which of transformers' two image processors; their pixels differ by up to
@@ -34,7 +35,7 @@ class ModelSettings:
     """
 
     path: str = "builtin-llava-next"
-    layer: int = 3
+    layer: int = 4
     dtype: DTypeName = "float32"
     attention: Literal["sdpa", "eager"] = "sdpa"
     image_backend: Literal["torchvision", "pil"] = "torchvision"
