@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 # DeepSpeed compiles its kernels on first use where they are wanted; none is at installation.
-PIP_INSTALL := DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP_INSTALL := DS_BUILD_OPS=0 $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .PHONY: run finetune install dev test test-cluster lint types format clean
 
