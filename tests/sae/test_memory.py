@@ -1,43 +1,41 @@
 """The plan is an upper bound that is not far from what training takes."""
 
-import subprocess
-import sys
 from typing import Any, Literal
 
 import pytest
 import torch
 
 from raysae.sae import SaeSettings, plan_training_memory
+from tests.sae.peak_memory import run_alone
 
 MEASURE = """
-import resource, sys, torch
+import sys, torch
 from raysae.sae import SaeSettings, SaeTrainer
+from tests.sae.peak_memory import peak_bytes
 torch.randn(64, 64) @ torch.randn(64, 64)
 x = torch.randn(1024, 512)
 modality = torch.zeros(1024, dtype=torch.uint8)
 tiny = SaeTrainer(SaeSettings(architecture=sys.argv[1], d_sae=64, batch_tokens=1024), 512, "cpu", x)
 tiny.step(x, modality)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_bytes()
 settings = SaeSettings(
     architecture=sys.argv[1], d_sae=16384, batch_tokens=1024, dead_after_tokens=1024, aux_k=64
 )
 trainer = SaeTrainer(settings, 512, "cpu", x)
 for _ in range(3):
     trainer.step(x, modality)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+print(peak_bytes() - before)
 """
 
 
 @pytest.mark.parametrize("architecture", ["relu", "topk"])
 def test_plan_against_measurement(architecture: Literal["relu", "topk"]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE, architecture], check=True, capture_output=True, text=True
-    )
+    (grown,) = run_alone(MEASURE, architecture)
     settings = SaeSettings(
         architecture=architecture, d_sae=16384, batch_tokens=1024, dead_after_tokens=1024, aux_k=64
     )
     planned = plan_training_memory(settings, 512)
-    assert 0.5 * planned < int(done.stdout) < 1.15 * planned
+    assert 0.5 * planned < grown < 1.15 * planned
 
 
 def test_plan_grows_with_what_costs() -> None:
