@@ -27,7 +27,9 @@ SHIPPED = ("jobs", "raysae", "pyproject.toml", ".gitignore", ".rayignore")
 
 
 def last_line_of_the_job(ended) -> str:
-    printed = [line for line in ended.output.splitlines() if not line.startswith(("\x1b", "20"))]
+    """What the job's own script printed last: neither the client's lines nor other processes'."""
+    others = ("\x1b", "20", "(raylet)", "(autoscaler")
+    printed = [line for line in ended.output.splitlines() if not line.startswith(others)]
     return [line for line in printed if line.strip()][-1]
 
 
