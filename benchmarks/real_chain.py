@@ -36,7 +36,7 @@ RESULTS = REPOSITORY / "benchmarks" / "results" / "real_chain.json"
 SIDE = 672
 GIB = 2**30
 WORKERS = ("ray::MapWorker", "ray::RayTrainWorker", "ray::merge_states")
-PLAN = re.compile(r"^plan: (actor|training|cache) .*?([\d.,]+) GiB", re.MULTILINE)
+PLAN = re.compile(r"^plan: (actor|training|cache|tuning) .*?([\d.,]+) GiB", re.MULTILINE)
 
 
 @dataclass
@@ -114,7 +114,7 @@ def _watch(process: subprocess.Popen[str], peaks: dict[str, float]) -> None:
 
 
 def planned(output: str) -> dict[str, float]:
-    """Return the GiB that `--plan` printed for the cache, its actors and each training rank."""
+    """Return the GiB that `--plan` printed for the cache and for each kind of worker."""
     return {name: float(value.replace(",", "")) for name, value in PLAN.findall(output)}
 
 
@@ -127,6 +127,7 @@ def main() -> None:
     parser.add_argument("--d_sae", type=int, default=8192)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--token_budget", type=int, default=6144)
+    parser.add_argument("--lora_rank", type=int, default=16, help="0: all weights")
     arguments = parser.parse_args()
     write_corpus(arguments.work / "corpus", arguments.rows)
     options = [
@@ -140,11 +141,17 @@ def main() -> None:
     ]
     for name in ("corpus", "sae_corpus"):
         options += [f"--{name}", "align-anything", f"--{name}.path", str(arguments.work / "corpus")]
-    plan = planned(run_job("filter", [*options, "--plan"]).output)
+    tuning = [
+        *("--finetune.dtype", "bfloat16", "--finetune.lora_rank", str(arguments.lora_rank)),
+        *("--finetune.max_steps", "2", "--finetune.global_batch", "2"),
+        *("--finetune.eval_fraction", "0", "--finetune.warmup_steps", "0"),
+        *("--tune.per_device_batch", "1", "--tune.cpus_per_worker", "2"),
+    ]
+    plan = planned(run_job("finetune", [*options, *tuning, "--plan"]).output)
     print(f"planned: {plan}", flush=True)
     jobs = {}
-    for job in ("cache", "train", "filter"):
-        jobs[job] = run_job(job, options)
+    for job in ("cache", "train", "filter", "finetune"):
+        jobs[job] = run_job(job, options + tuning * (job == "finetune"))
         print(f"{job}: {jobs[job].seconds:.0f} s, peaks {jobs[job].peak_gib}", flush=True)
         print("\n".join(x for x in jobs[job].output.splitlines() if not x.startswith("  ")))
     caches = (arguments.work / "storage" / "activations").rglob("shard-*.arrow")
@@ -153,6 +160,7 @@ def main() -> None:
         "cache on disk": (plan["cache"], cached_gib),
         "cache actor": (plan["actor"], jobs["cache"].peak_gib["ray::MapWorker"]),
         "training rank": (plan["training"], jobs["train"].peak_gib["ray::RayTrainWorker"]),
+        "tuning worker": (plan["tuning"], jobs["finetune"].peak_gib["ray::RayTrainWorker"]),
     }
     for name, (predicted, peak) in compared.items():
         ratio = peak / predicted
@@ -164,6 +172,7 @@ def main() -> None:
                 "date": time.strftime("%Y-%m-%d"),
                 "machine": f"{os.cpu_count()} cores, {platform.machine()}",
                 "rows": arguments.rows,
+                "lora_rank": arguments.lora_rank,
                 "planned_gib": plan,
                 "compared_gib": compared,
                 "jobs": {

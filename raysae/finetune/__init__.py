@@ -5,7 +5,8 @@ A stage writes the samples it is given as checked preference rows (`write_prefer
 torch, transformers and TRL are imported by the functions that need them.
 """
 
-from raysae.finetune.data import PreferenceCounts, RowRules, write_preferences
+from raysae.finetune.data import PreferenceCounts, RowRules, longest_row, write_preferences
+from raysae.finetune.memory import plan_tuning_memory
 from raysae.finetune.model import check_model
 from raysae.finetune.processor import row_rules, training_processor
 from raysae.finetune.settings import FinetuneRunSettings, FinetuneSettings
@@ -18,6 +19,8 @@ __all__ = [
     "RowRules",
     "TrainingTask",
     "check_model",
+    "longest_row",
+    "plan_tuning_memory",
     "row_rules",
     "train",
     "training_processor",

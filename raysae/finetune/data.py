@@ -205,6 +205,12 @@ def _usable(
         yield row
 
 
+def longest_row(samples: Iterable[Sample | Rejection], rules: RowRules) -> int:
+    """Return the tokens of the longest row that can be trained on; 0 if none can."""
+    rows = _usable(samples, [], rules)
+    return max((rules.count_tokens(row, image_sizes(row)) for row in rows), default=0)
+
+
 def _batches(rows: Iterable[PreferenceRow]) -> Iterator[list[PreferenceRow]]:
     """Group rows for the writer."""
     batch: list[PreferenceRow] = []

@@ -9,14 +9,16 @@ from raysae.models.base import HiddenStateModel, PatchBox, PreparedImage, Prepar
 from raysae.models.batches import length_batches, padding_share
 from raysae.models.checkpoint import model_fingerprint
 from raysae.models.images import decode_image
-from raysae.models.plan import ForwardPlan
-from raysae.models.registry import load_hidden_state_model, plan_cache_memory
+from raysae.models.plan import Blocks, ForwardPlan, ModelSize
+from raysae.models.registry import load_hidden_state_model, model_size, plan_cache_memory
 from raysae.models.settings import ModelSettings
 
 __all__ = [
+    "Blocks",
     "ForwardPlan",
     "HiddenStateModel",
     "ModelSettings",
+    "ModelSize",
     "PatchBox",
     "PreparedImage",
     "PreparedSample",
@@ -24,6 +26,7 @@ __all__ = [
     "length_batches",
     "load_hidden_state_model",
     "model_fingerprint",
+    "model_size",
     "padding_share",
     "plan_cache_memory",
 ]

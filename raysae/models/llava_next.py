@@ -19,6 +19,7 @@ from raysae.models.llava_next_model import LlavaNext
 from raysae.models.plan import (
     BYTES_PER_NUMBER,
     ForwardPlan,
+    ModelSize,
     text_blocks,
     vision_blocks,
     weight_memory,
@@ -59,7 +60,7 @@ def read_config(settings: ModelSettings, directory: Path) -> Any:
     tile = config.vision_config.image_size
     if any(edge % tile for grid in config.image_grid_pinpoints for edge in grid):
         raise SettingsError(
-            f"model path: {directory} has image grids {config.image_grid_pinpoints}, which are no "
+            f"model.path: {directory} has image grids {config.image_grid_pinpoints}, which are no "
             f"multiples of its tower's {tile} pixels; correct its config.json."
         )
     return config
@@ -103,6 +104,16 @@ def plan(settings: ModelSettings, directory: Path, token_budget: int) -> Forward
         text=text,
         flops_per_tile=(side**2 + 1) * vision.flops(side**2 + 1) + side**2 * 2 * projector,
     )
+
+
+def size(directory: Path) -> ModelSize:
+    """Count the whole model's numbers, from the configuration and the files' headers."""
+    from transformers import LlavaNextConfig
+
+    config = LlavaNextConfig.from_pretrained(directory, local_files_only=True)
+    everything = count_numbers(weight_files(directory, lambda _: True))
+    tower = count_numbers(weight_files(directory, lambda name: "vision_tower." in name))
+    return ModelSize(sum(everything.values()), sum(tower.values()), text_blocks(config.text_config))
 
 
 def _image_extremes(config: Any) -> tuple[int, int, float]:

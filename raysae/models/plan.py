@@ -147,3 +147,18 @@ class ForwardPlan:
             n_tiles: Its image tiles.
         """
         return n_tokens * self.text.flops(n_tokens) + n_tiles * self.flops_per_tile
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """A whole model, as training holds it.
+
+    Attributes:
+        parameters: All its numbers.
+        vision_parameters: Those of the vision tower, the projector not among them.
+        text: All its text blocks.
+    """
+
+    parameters: int
+    vision_parameters: int
+    text: Blocks

@@ -11,7 +11,7 @@ import torch
 from raysae.errors import SettingsError
 from raysae.models.base import HiddenStateModel
 from raysae.models.checkpoint import model_directory, model_type
-from raysae.models.plan import ForwardPlan
+from raysae.models.plan import ForwardPlan, ModelSize
 from raysae.models.settings import ModelSettings
 
 ARCHITECTURES = {"llava_next": "raysae.models.llava_next"}
@@ -31,6 +31,10 @@ class Architecture(Protocol):
         """Predict the cost of a batch."""
         ...
 
+    def size(self, directory: Path) -> ModelSize:
+        """Count the whole model's numbers."""
+        ...
+
 
 def load_hidden_state_model(
     settings: ModelSettings, device: str | torch.device = "cpu"
@@ -48,7 +52,7 @@ def load_hidden_state_model(
         SettingsError: The path, the architecture, the layer or the image backend cannot be used.
         DataError: The weights are damaged or incomplete; the message names what is missing.
     """
-    architecture, directory = _architecture(settings)
+    architecture, directory = _architecture(settings.path)
     return architecture.load(settings, directory, torch.device(device))
 
 
@@ -63,16 +67,30 @@ def plan_cache_memory(settings: ModelSettings, token_budget: int) -> ForwardPlan
         SettingsError: As `load_hidden_state_model`.
         DataError: A safetensors file is damaged.
     """
-    architecture, directory = _architecture(settings)
+    architecture, directory = _architecture(settings.path)
     return architecture.plan(settings, directory, token_budget)
 
 
-def _architecture(settings: ModelSettings) -> tuple[Architecture, Path]:
-    directory = model_directory(settings.path)
+def model_size(path: str) -> ModelSize:
+    """Count a whole model's numbers, reading headers alone.
+
+    Args:
+        path: As in `ModelSettings.path`.
+
+    Raises:
+        SettingsError: The path or the architecture cannot be used.
+        DataError: A safetensors file is damaged.
+    """
+    architecture, directory = _architecture(path)
+    return architecture.size(directory)
+
+
+def _architecture(path: str) -> tuple[Architecture, Path]:
+    directory = model_directory(path)
     name = model_type(directory)
     if name not in ARCHITECTURES:
         known = ", ".join(sorted(ARCHITECTURES))
         raise SettingsError(
-            f"model path: {directory} is a {name!r} model, but raysae reads {known}; name another."
+            f"model.path: {directory} is a {name!r} model, but raysae reads {known}; name another."
         )
     return cast("Architecture", import_module(ARCHITECTURES[name])), directory

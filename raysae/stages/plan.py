@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 from raysae.corpora import Corpus
 from raysae.errors import DataError, SettingsError
-from raysae.models import ForwardPlan, plan_cache_memory
+from raysae.finetune import longest_row, plan_tuning_memory, row_rules, training_processor
+from raysae.models import ForwardPlan, model_size, plan_cache_memory
+from raysae.models.checkpoint import model_directory
 from raysae.sae import plan_training_memory
 from raysae.sample import Rejection, Sample
-from raysae.stages._hidden_states import HiddenStates
-from raysae.stages.chain import Chain
+from raysae.stages._hidden_states import HiddenStates, Reading
+from raysae.stages.chain import Chain, FinetuneJobSettings
 
 SAMPLED_ROWS = 64
 """Rows whose tokens are counted, spread evenly over the corpus."""
@@ -78,7 +80,7 @@ def plan_corpus(chain: Chain, corpus: Corpus, forward: ForwardPlan) -> CorpusPla
     Raises:
         DataError: None of them can be used.
     """
-    states = HiddenStates(chain.settings.model, "meta", token_budget=1)
+    states = HiddenStates(Reading(chain.settings.model, "meta", token_budget=1))
     sampled = list(_spread_rows(corpus))
     ready = states.prepare(sampled)
     if not ready.prepared:
@@ -126,7 +128,7 @@ def plan_cache(chain: Chain) -> CachePlan:
 
 
 def print_plan(chain: Chain) -> None:
-    """Print the plan of the chain's cache and training.
+    """Print the plan of the chain's cache and training, and of the fine-tuning if it is asked for.
 
     Raises:
         SettingsError: The cache will not fit the storage.
@@ -152,6 +154,8 @@ def print_plan(chain: Chain) -> None:
         "training": f"{settings.sae.steps * settings.sae.batch_tokens:,} tokens, "
         f"{sae_bytes / GIB:,.2f} GiB of memory for each of {settings.train.workers} rank(s)",
     }
+    if isinstance(settings, FinetuneJobSettings):
+        lines["tuning"] = _tuning_line(chain, settings)
     for name, line in lines.items():
         sys.stdout.write(f"plan: {name:9} {line}\n")
     if cache.bytes_on_disk > free:
@@ -159,6 +163,21 @@ def print_plan(chain: Chain) -> None:
             f"storage: the cache needs {cache.bytes_on_disk / GIB:,.1f} GiB, but {chain.root} has "
             f"{free / GIB:,.1f} GiB free; lower cache.tokens_per_sample or name another storage."
         )
+
+
+def _tuning_line(chain: Chain, settings: FinetuneJobSettings) -> str:
+    """Describe the fine-tuning; the subset is not known yet, so its longest row is the corpus'."""
+    tune, run = chain.finetune, settings.tune
+    run.accumulation(tune)
+    model = model_directory(tune.model)
+    rules = row_rules(training_processor(model), tune.max_tokens)
+    longest = longest_row(_spread_rows(chain.corpus), rules)
+    memory = PROCESS_BYTES + plan_tuning_memory(model_size(tune.model), tune, run, longest)
+    steps = f"{tune.max_steps:,} steps" if tune.max_steps else f"{tune.epochs:g} epochs"
+    return (
+        f"{steps} of {tune.global_batch:,} pairs, longest {longest:,} tokens, "
+        f"{memory / GIB:,.2f} GiB of memory for each of {run.workers} worker(s)"
+    )
 
 
 def _flops_per_second(chain: Chain) -> float:
