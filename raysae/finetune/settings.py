@@ -119,14 +119,16 @@ class FinetuneRunSettings:
 
     def __post_init__(self) -> None:
         for name in ("workers", "per_device_batch", "checkpoint_steps"):
-            _at_least(name, getattr(self, name), 1, group="run")
+            _at_least(name, getattr(self, name), 1, group="tune")
         for name in ("loader_processes", "max_retries"):
-            _at_least(name, getattr(self, name), 0, group="run")
-        _positive("cpus_per_worker", self.cpus_per_worker, group="run")
-        _one_of("offload", self.offload, ("none", "optimizer", "optimizer+parameters"), group="run")
+            _at_least(name, getattr(self, name), 0, group="tune")
+        _positive("cpus_per_worker", self.cpus_per_worker, group="tune")
+        _one_of(
+            "offload", self.offload, ("none", "optimizer", "optimizer+parameters"), group="tune"
+        )
         if not 0 <= self.max_rejected_fraction <= 1:
             raise SettingsError(
-                f"run.max_rejected_fraction: must lie in [0, 1], got {self.max_rejected_fraction}."
+                f"tune.max_rejected_fraction: must lie in [0, 1], got {self.max_rejected_fraction}."
             )
 
     def accumulation(self, settings: FinetuneSettings) -> int:
@@ -139,14 +141,14 @@ class FinetuneRunSettings:
         micro = self.workers * self.per_device_batch
         if settings.global_batch % micro:
             raise SettingsError(
-                f"finetune.global_batch: {settings.global_batch} is no multiple of run.workers × "
-                f"run.per_device_batch = {self.workers} × {self.per_device_batch}; change one of "
+                f"finetune.global_batch: {settings.global_batch} is no multiple of tune.workers × "
+                f"tune.per_device_batch = {self.workers} × {self.per_device_batch}; change one of "
                 "the three."
             )
         needed = {"none": 0, "optimizer": 2, "optimizer+parameters": 3}[self.offload]
         if settings.zero_stage < needed:
             raise SettingsError(
-                f"run.offload: {self.offload!r} needs finetune.zero_stage {needed} or more, got "
+                f"tune.offload: {self.offload!r} needs finetune.zero_stage {needed} or more, got "
                 f"{settings.zero_stage}."
             )
         return settings.global_batch // micro

@@ -48,16 +48,16 @@ def model_directory(path: str) -> Path:
     if not directory.is_dir():
         names = ", ".join(sorted(p.name for p in SHIPPED.glob("*/") if p.is_dir())) or "none"
         raise SettingsError(
-            f"model path: {path!r} is neither a directory nor a shipped model ({names}); download "
+            f"model.path: {path!r} is neither a directory nor a shipped model ({names}); download "
             "the model and name its directory."
         )
     if not (directory / "config.json").is_file():
         raise SettingsError(
-            f"model path: {directory} has no config.json; name a directory in Hugging Face format."
+            f"model.path: {directory} has no config.json; name a directory in Hugging Face format."
         )
     if not any(directory.glob("*.safetensors")):
         raise SettingsError(
-            f"model path: {directory} has no *.safetensors file, and no other format is read; "
+            f"model.path: {directory} has no *.safetensors file, and no other format is read; "
             "convert the weights with save_pretrained."
         )
     return directory
@@ -105,7 +105,7 @@ def model_type(directory: Path) -> str:
     """
     name = read_json(directory / "config.json").get("model_type")
     if not isinstance(name, str):
-        raise SettingsError(f"model path: {directory / 'config.json'} names no model_type.")
+        raise SettingsError(f"model.path: {directory / 'config.json'} names no model_type.")
     return name
 
 

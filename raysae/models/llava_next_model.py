@@ -67,7 +67,7 @@ class LlavaNext(HiddenStateModel):
         for what, (processors, models) in pairs.items():
             if processors != models:
                 raise SettingsError(
-                    f"model path: the {what} is {processors} to the processor but {models} to the "
+                    f"model.path: the {what} is {processors} to the processor but {models} to the "
                     "model; correct the model's preprocessor_config.json or tokenizer."
                 )
 

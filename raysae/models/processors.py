@@ -27,7 +27,7 @@ def load_processor(processor_class: Any, directory: Path) -> Any:
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise SettingsError(
-            f"model path: {directory} has no usable tokenizer and image processor ({error}); copy "
+            f"model.path: {directory} has no usable tokenizer and image processor ({error}); copy "
             "the model again, with its tokenizer and preprocessor files."
         ) from error
 
@@ -49,7 +49,7 @@ def load_image_processor(architecture: str, settings: ModelSettings, directory: 
         return processor_class.from_pretrained(directory, local_files_only=True)
     except (ImportError, RuntimeError, OSError) as error:
         raise SettingsError(
-            f"model image_backend: {settings.image_backend!r} cannot be used ({error}); install "
+            f"model.image_backend: {settings.image_backend!r} cannot be used ({error}); install "
             "it, or choose the other of torchvision and pil."
         ) from error
 

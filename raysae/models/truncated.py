@@ -44,7 +44,7 @@ def cut_text_config(config: Any, layer: int) -> None:
     blocks = config.text_config.num_hidden_layers
     if not 0 <= layer < blocks:
         raise SettingsError(
-            f"model layer: {layer} is not one of the model's blocks; choose 0 to {blocks - 1}."
+            f"model.layer: {layer} is not one of the model's blocks; choose 0 to {blocks - 1}."
         )
     config.text_config.num_hidden_layers = layer + 1
     if getattr(config.text_config, "layer_types", None):

@@ -32,7 +32,8 @@ from raysae.finetune import (
     write_preferences,
 )
 from raysae.sample import Rejection, Sample
-from raysae.stages._pool import check_rejected, connect, unwrapped_errors
+from raysae.stages._pool import check_rejected, unwrapped_errors
+from raysae.stages.connection import connect
 from raysae.storage import put_file, put_json
 
 Samples = Iterable[Sample | Rejection]
@@ -108,8 +109,8 @@ def _check_mesh(path: Path, run: FinetuneRunSettings) -> None:
     stored = read_json(path)
     if stored != mesh:
         raise SettingsError(
-            f"run.workers: an interrupted run in {path.parent} had run.workers "
-            f"{stored['workers']} and run.per_device_batch {stored['per_device_batch']}, got "
+            f"tune.workers: an interrupted run in {path.parent} had tune.workers "
+            f"{stored['workers']} and tune.per_device_batch {stored['per_device_batch']}, got "
             f"{run.workers} and {run.per_device_batch}; run with the same or delete that directory "
             "to start over."
         )
@@ -138,7 +139,13 @@ def _prepare_rows(
         )
     written = read_json(path)
     total = {"rows": written["rows"], "rejected": len(written["rejections"])}
-    check_rejected("finetune", total, run.max_rejected_fraction, written["rejected"])
+    check_rejected(
+        "finetune",
+        total,
+        run.max_rejected_fraction,
+        written["rejected"],
+        setting="tune.max_rejected_fraction",
+    )
     sys.stdout.write(f"finetune: {total['rows']:,} rows, {total['rejected']:,} rejected\n")
     sys.stdout.flush()
     return written

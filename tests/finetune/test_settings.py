@@ -39,11 +39,11 @@ def test_an_impossible_setting_is_named(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"workers": 0}, "run.workers"),
-        ({"cpus_per_worker": 0.0}, "run.cpus_per_worker"),
-        ({"offload": "disk"}, "run.offload"),
-        ({"max_retries": -1}, "run.max_retries"),
-        ({"max_rejected_fraction": 1.5}, "run.max_rejected_fraction"),
+        ({"workers": 0}, "tune.workers"),
+        ({"cpus_per_worker": 0.0}, "tune.cpus_per_worker"),
+        ({"offload": "disk"}, "tune.offload"),
+        ({"max_retries": -1}, "tune.max_retries"),
+        ({"max_rejected_fraction": 1.5}, "tune.max_rejected_fraction"),
     ],
 )
 def test_an_impossible_run_setting_is_named(change, message):

@@ -123,7 +123,7 @@ def test_a_workers_own_error_arrives_as_it_was_raised(corpus: Corpus, where: str
     class Worker:
         def __init__(self, where: str) -> None:
             if where == "constructor":
-                raise SettingsError("model path: broken; copy it again.")
+                raise SettingsError("model.path: broken; copy it again.")
 
         def work(self, shard: ShardSpec, samples: Sequence[Any]) -> dict[str, Any]:
             raise DataError(f"{shard.name}: broken; restore it.")
