@@ -6,15 +6,15 @@ Shards that are complete are left alone: run it again after any interruption.
 
 import sys
 
-from raysae.job import JobResult, run_job
-from raysae.pipeline import run_to
-from raysae.stages.chain import ChainSettings
+from raysae.job import JobResult
+from raysae.pipeline import run_chain_job, run_to
+from raysae.stages.chain import Chain, ChainSettings
 
 
-def work(settings: ChainSettings) -> JobResult:
+def work(chain: Chain) -> JobResult:
     """Make the cache of `sae_corpus`."""
-    return run_to(settings, "activations", "cache")
+    return run_to(chain, "activations", "cache")
 
 
 if __name__ == "__main__":
-    sys.exit(run_job("cache", ChainSettings, work, __doc__ or ""))
+    sys.exit(run_chain_job("cache", ChainSettings, work, __doc__ or ""))

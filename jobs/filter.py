@@ -7,20 +7,19 @@ scores. Without arguments it filters the built-in corpus with the built-in model
 
 import sys
 
-from raysae.job import JobResult, run_job
-from raysae.pipeline import STAGES, make, run_to
+from raysae.job import JobResult
+from raysae.pipeline import STAGES, make, run_chain_job, run_to
 from raysae.stages.chain import Chain, ChainSettings
 
 
-def work(settings: ChainSettings) -> JobResult:
+def work(chain: Chain) -> JobResult:
     """Make the subset and its report."""
-    result = run_to(settings, "subsets", "filter")
-    if not settings.plan:
-        chain = Chain(settings)
+    result = run_to(chain, "subsets", "filter")
+    if not chain.settings.plan:
         make(chain, "reports")
         sys.stdout.write(f"filter: report in {STAGES['reports'].where(chain)}/report.html\n")
     return result
 
 
 if __name__ == "__main__":
-    sys.exit(run_job("filter", ChainSettings, work, __doc__ or ""))
+    sys.exit(run_chain_job("filter", ChainSettings, work, __doc__ or ""))

@@ -6,15 +6,15 @@ A job that was interrupted goes on from its last checkpoint, with the weights th
 
 import sys
 
-from raysae.job import JobResult, run_job
-from raysae.pipeline import run_to
-from raysae.stages.chain import FinetuneJobSettings
+from raysae.job import JobResult
+from raysae.pipeline import run_chain_job, run_to
+from raysae.stages.chain import Chain, FinetuneJobSettings
 
 
-def work(settings: FinetuneJobSettings) -> JobResult:
+def work(chain: Chain) -> JobResult:
     """Make the tuned model."""
-    return run_to(settings, "tuned", "finetune")
+    return run_to(chain, "tuned", "finetune")
 
 
 if __name__ == "__main__":
-    sys.exit(run_job("finetune", FinetuneJobSettings, work, __doc__ or ""))
+    sys.exit(run_chain_job("finetune", FinetuneJobSettings, work, __doc__ or ""))

@@ -6,15 +6,15 @@ A job that was interrupted goes on from its last checkpoint.
 
 import sys
 
-from raysae.job import JobResult, run_job
-from raysae.pipeline import run_to
-from raysae.stages.chain import ChainSettings
+from raysae.job import JobResult
+from raysae.pipeline import run_chain_job, run_to
+from raysae.stages.chain import Chain, ChainSettings
 
 
-def work(settings: ChainSettings) -> JobResult:
+def work(chain: Chain) -> JobResult:
     """Make the SAE."""
-    return run_to(settings, "saes", "train")
+    return run_to(chain, "saes", "train")
 
 
 if __name__ == "__main__":
-    sys.exit(run_job("train", ChainSettings, work, __doc__ or ""))
+    sys.exit(run_chain_job("train", ChainSettings, work, __doc__ or ""))

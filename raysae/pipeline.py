@@ -10,11 +10,15 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from raysae.artifacts import read_json
-from raysae.job import JobResult
+from raysae.job import JobResult, run_job
 from raysae.stages.chain import Chain, ChainSettings
+from raysae.stages.connection import disconnect
 from raysae.stages.result import StageResult
+
+ChainSettingsT = TypeVar("ChainSettingsT", bound=ChainSettings)
 
 
 @dataclass(frozen=True)
@@ -177,17 +181,41 @@ def _survey(chain: Chain, kind: str) -> tuple[list[str], list[str]]:
     return missing, found
 
 
-def run_to(settings: ChainSettings, kind: str, job: str) -> JobResult:
+def run_chain_job(
+    name: str,
+    settings_class: type[ChainSettingsT],
+    work: Callable[[Chain], JobResult],
+    description: str,
+) -> int:
+    """Run a job on the chain that its settings determine, and return the exit code.
+
+    Args:
+        name: The job's name: `filter`.
+        settings_class: The job's settings.
+        work: The job itself.
+        description: What the job does, for `--help`: the script's docstring.
+    """
+
+    def work_and_disconnect(settings: ChainSettingsT) -> JobResult:
+        try:
+            return work(Chain(settings))
+        finally:
+            # What actors print is forwarded until then, and the result line must be the last.
+            disconnect()
+
+    return run_job(name, settings_class, work_and_disconnect, description)
+
+
+def run_to(chain: Chain, kind: str, job: str) -> JobResult:
     """Plan, or make an artifact and tell what it is: what most jobs consist of.
 
     Args:
-        settings: The job's settings.
+        chain: The settings and the ids that follow from them.
         kind: A key of `STAGES` whose artifact has metadata.
         job: The job's name, for what is printed.
     """
-    chain = Chain(settings)
     where = STAGES[kind].where(chain)
-    if settings.plan:
+    if chain.settings.plan:
         from raysae.stages.plan import print_plan
 
         print_plan(chain)

@@ -131,8 +131,8 @@ def test_run_to_reports_what_the_artifact_says(
     pipeline.STAGES["b"] = Stage(  # type: ignore[index]
         ("a",), lambda _: where, lambda _: "b" in built.done, built.stage("b").run
     )
-    settings = ChainSettings(storage=str(tmp_path))
-    first, again = run_to(settings, "b", "demo"), run_to(settings, "b", "demo")
+    chain = Chain(ChainSettings(storage=str(tmp_path)))
+    first, again = run_to(chain, "b", "demo"), run_to(chain, "b", "demo")
     for result in (first, again):
         assert (result.artifact, result.kind) == (str(where), "b")
         assert (result.rows, result.rejected, result.resumed) == (7, 3, True)
@@ -146,7 +146,7 @@ def test_counts_of_a_tuned_model_lie_one_level_deeper(
     workshop("a")
     put_json(tmp_path / "metadata.json", {"counts": {"rows": 7, "rejected": 3}, "rejected": {}})
     pipeline.STAGES["a"] = Stage((), lambda _: tmp_path, lambda _: True, lambda _: None)  # type: ignore[index, arg-type, return-value]
-    result = run_to(ChainSettings(storage=str(tmp_path)), "a", "demo")
+    result = run_to(Chain(ChainSettings(storage=str(tmp_path))), "a", "demo")
     assert (result.rows, result.rejected) == (7, 3)
 
 
@@ -160,7 +160,7 @@ def test_a_plan_makes_nothing(
     monkeypatch.setattr(pipeline, "make", lambda *_: pytest.fail("made something"))
     model = ModelSettings(path=str(tiny_model))
     settings = ChainSettings(storage=str(tmp_path), model=model, plan=True)
-    result = run_to(settings, "subsets", "filter")
+    result = run_to(Chain(settings), "subsets", "filter")
     assert len(planned) == 1
     assert (result.rows, result.rejected, result.resumed) == (0, 0, False)
     assert list(tmp_path.iterdir()) == []

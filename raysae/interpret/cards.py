@@ -111,8 +111,10 @@ class FeatureCard:
         n_image: Image tokens that the weight was computed from (at most K).
         text_firings: Text tokens it fired on, in the tokens that its weight was looked for.
         image_firings: Image tokens likewise.
-        patches: Its strongest image tokens, strongest first.
+        patches: Its strongest image tokens that are a part of an image, strongest first.
         tokens: Its strongest text tokens, strongest first.
+        row_ends: How many of its strongest image tokens are no part of an image: the model's own
+            marks at the end of a row of patches.
     """
 
     feature: int
@@ -123,3 +125,4 @@ class FeatureCard:
     image_firings: int
     patches: tuple[PatchExample, ...]
     tokens: tuple[TokenExample, ...]
+    row_ends: int = 0

@@ -2,8 +2,7 @@
 
 `TopTokens` collects, shard by shard, each feature's highest text and image tokens; merged, it gives
 `FeatureWeights`. `score_batch` turns sparse codes and weights into one table per scorer, `select`
-turns a scorer's rows into the kept samples. `auc`, `spearman` and `token_count_correlations` say
-what a score is worth.
+turns a scorer's rows into the kept samples.
 """
 
 from raysae.scoring.pool import TopToken
@@ -18,7 +17,6 @@ from raysae.scoring.scorers import (
 from raysae.scoring.selection import KEPT_SCHEMA, Selection, first_of_each_id, select
 from raysae.scoring.settings import ScoreSettings, SelectionSettings, WeightSettings
 from raysae.scoring.state import read_top_tokens, write_top_tokens
-from raysae.scoring.statistics import auc, spearman, token_count_correlations
 from raysae.scoring.table import SCORE_SCHEMA
 from raysae.scoring.tokens import draw_ordinals
 from raysae.scoring.top_tokens import FeatureTokens, TopTokens
@@ -39,7 +37,6 @@ __all__ = [
     "TopToken",
     "TopTokens",
     "WeightSettings",
-    "auc",
     "draw_ordinals",
     "first_of_each_id",
     "read_top_tokens",
@@ -47,7 +44,5 @@ __all__ = [
     "score_random",
     "score_sample",
     "select",
-    "spearman",
-    "token_count_correlations",
     "write_top_tokens",
 ]

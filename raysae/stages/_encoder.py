@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from raysae.models import ModelSettings
 from raysae.sae import Codes, load_saelens
 from raysae.sample import TokenBatch
-from raysae.stages._hidden_states import HiddenStates, PreparedShard
+from raysae.stages._hidden_states import HiddenStates, PreparedShard, Reading
 
 
 class Encoder(HiddenStates):
     """A model and the SAE that was trained on it."""
 
-    def __init__(self, settings: ModelSettings, sae: Path, device: str, token_budget: int) -> None:
-        super().__init__(settings, device, token_budget)
-        self.sae = load_saelens(sae, device)
+    def __init__(self, reading: Reading, sae: Path) -> None:
+        super().__init__(reading)
+        self.sae = load_saelens(sae, reading.device)
 
     def encode(
         self, shard: PreparedShard, threshold: float = 0.0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from raysae.errors import RejectedSampleError
 from raysae.models import HiddenStateModel, ModelSettings, PreparedSample, load_hidden_state_model
 from raysae.sample import Modality, Rejection, Sample, TokenBatch
+from raysae.stages.chain import ChainSettings
 
 
 @dataclass(frozen=True)
@@ -20,13 +22,49 @@ class PreparedShard:
     prepared: list[PreparedSample]
     rejections: list[Rejection]
 
+    def counts(self) -> dict[str, int]:
+        """Count rows, rejected rows, and tokens by modality, as marks and reports name them."""
+        per_modality = np.zeros(len(Modality), np.int64)
+        for sample in self.prepared:
+            per_modality += np.bincount(sample.modality_n, minlength=len(Modality))
+        return {
+            "rows": len(self.samples),
+            "rejected": len(self.rejections),
+            "tokens": int(per_modality.sum()),
+            **{f"{m.name.lower()}_tokens": int(per_modality[m]) for m in Modality},
+        }
+
+    def mark(self) -> dict[str, Any]:
+        """Return what every stage's done mark says of a shard's rows: counts and rejections."""
+        return {**self.counts(), "rejections": [vars(rejection) for rejection in self.rejections]}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How an actor reads samples: which model, where it runs, how much at once.
+
+    Attributes:
+        model: Which model, and how it is read.
+        device: `cpu` or `cuda`.
+        token_budget: Padded tokens in one forward pass.
+    """
+
+    model: ModelSettings
+    device: str
+    token_budget: int
+
+    @classmethod
+    def of(cls, settings: ChainSettings) -> Reading:
+        """Pick what an actor needs out of a job's settings."""
+        return cls(settings.model, settings.run.device, settings.run.token_budget)
+
 
 class HiddenStates:
     """A model in an actor, and how much of it is used at a time."""
 
-    def __init__(self, settings: ModelSettings, device: str, token_budget: int) -> None:
-        self.model: HiddenStateModel = load_hidden_state_model(settings, device)
-        self.token_budget = token_budget
+    def __init__(self, reading: Reading) -> None:
+        self.model: HiddenStateModel = load_hidden_state_model(reading.model, reading.device)
+        self.token_budget = reading.token_budget
 
     def prepare(self, rows: Sequence[Sample | Rejection]) -> PreparedShard:
         """Tokenise and process the usable rows; the others stay rejected, with their reasons."""
@@ -64,17 +102,3 @@ def split_by_sample(batch: TokenBatch) -> list[TokenBatch]:
         )
         for start, stop in zip(starts, stops, strict=True)
     ]
-
-
-def token_counts(prepared: Sequence[PreparedSample]) -> dict[str, int]:
-    """Count tokens by modality, as marks and reports name them."""
-    per_modality = np.zeros(len(Modality), np.int64)
-    for sample in prepared:
-        per_modality += np.bincount(sample.modality_n, minlength=len(Modality))
-    counts = {f"{m.name.lower()}_tokens": int(per_modality[m]) for m in Modality}
-    return {"tokens": int(per_modality.sum()), **counts}
-
-
-def rejections_json(rejections: Sequence[Rejection]) -> list[dict[str, str | int]]:
-    """Return rejected rows as marks store them."""
-    return [vars(rejection) for rejection in rejections]

@@ -7,17 +7,14 @@ actors that hold a model do the shard's work, write its output and its done mark
 from __future__ import annotations
 
 import json
-import logging
 import pickle
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-import ray
 import ray.data
 from ray.exceptions import RayTaskError
 
@@ -26,6 +23,7 @@ from raysae.corpora import Corpus
 from raysae.errors import DataError, RaysaeError
 from raysae.sample import Rejection, Sample
 from raysae.settings import RunSettings
+from raysae.stages.connection import connect
 
 READER_CPUS = 0.25
 """Of a core, per reading task: small, so that on a 2-core machine readers and an actor fit."""
@@ -48,21 +46,6 @@ class ShardTask:
 
     shard: ShardSpec
     ordinals: tuple[int, ...] | None = None
-
-
-def connect() -> None:
-    """Join the cluster that the job runs in, or start Ray on this machine when there is none."""
-    if not ray.is_initialized():
-        ray.init(log_to_driver=True, logging_level=logging.WARNING)
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
-    # Ray 2.60 has no other way to limit an actor pool's restarts (pyproject.toml stops below 2.64).
-    warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.max_errored_blocks = 0
-    # Otherwise the exception arrives as text inside one of Ray Data's own.
-    context.raise_original_map_exception = True
 
 
 def run_shards(
@@ -138,9 +121,20 @@ def _sum_counts(stage: str, shards: int, counts: Iterator[dict[str, float]]) -> 
 
 
 def check_rejected(
-    stage: str, counts: Mapping[str, float], max_fraction: float, reasons: Mapping[str, int]
+    stage: str,
+    counts: Mapping[str, float],
+    max_fraction: float,
+    reasons: Mapping[str, int],
+    setting: str = "run.max_rejected_fraction",
 ) -> None:
     """Stop a job whose corpus is mostly unusable.
+
+    Args:
+        stage: Its name, for the message.
+        counts: `rows` and `rejected`.
+        max_fraction: The share of rejected rows that is allowed.
+        reasons: Rejected rows by reason.
+        setting: The field that holds `max_fraction`.
 
     Raises:
         DataError: No row was usable, or more than `max_fraction` of them were rejected.
@@ -153,7 +147,7 @@ def check_rejected(
     if fraction > max_fraction:
         raise DataError(
             f"{stage}: {fraction:.0%} of the rows were rejected ({listed}), more than "
-            f"run.max_rejected_fraction = {max_fraction:.0%}; mend the corpus or raise the limit."
+            f"{setting} = {max_fraction:.0%}; mend the corpus or raise the limit."
         )
 
 

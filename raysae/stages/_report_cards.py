@@ -110,21 +110,24 @@ def feature_cards(
             top `text` and `image` tokens as (ordinal, position, token id, value).
         source: Where the samples are.
     """
-    return tuple(
-        FeatureCard(
-            feature=feature["feature"],
-            weight=feature["weight"],
-            n_text=feature["n_text"],
-            n_image=feature["n_image"],
-            text_firings=feature["fired_text"],
-            image_firings=feature["fired_image"],
-            patches=_patches(feature["image"], source),
-            tokens=tuple(
-                _token(ordinal, position, value, source)
-                for ordinal, position, _, value in feature["text"]
-            ),
-        )
-        for feature in strongest
+    return tuple(_feature_card(feature, source) for feature in strongest)
+
+
+def _feature_card(feature: Mapping[str, Any], source: SampleSource) -> FeatureCard:
+    patches = _patches(feature["image"], source)
+    return FeatureCard(
+        feature=feature["feature"],
+        weight=feature["weight"],
+        n_text=feature["n_text"],
+        n_image=feature["n_image"],
+        text_firings=feature["fired_text"],
+        image_firings=feature["fired_image"],
+        patches=patches,
+        tokens=tuple(
+            _token(ordinal, position, value, source)
+            for ordinal, position, _, value in feature["text"]
+        ),
+        row_ends=len(feature["image"]) - len(patches),
     )
 
 

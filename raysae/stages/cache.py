@@ -10,14 +10,8 @@ from typing import Any
 
 from raysae.activations import CacheSettings, ShardWriter, write_dataset_index
 from raysae.artifacts import Artifact, ShardSpec
-from raysae.models import ModelSettings
 from raysae.sample import Rejection, Sample
-from raysae.stages._hidden_states import (
-    HiddenStates,
-    rejections_json,
-    split_by_sample,
-    token_counts,
-)
+from raysae.stages._hidden_states import HiddenStates, Reading, split_by_sample
 from raysae.stages._pool import ShardTask, check_rejected, run_shards
 from raysae.stages.chain import Chain
 from raysae.stages.result import StageResult, finished_marks, rejection_reasons, sum_counts
@@ -28,25 +22,15 @@ class CacheWorker:
 
     Args:
         artifact: Where they go.
-        model: Which model, and how it is read.
+        reading: How samples are read.
         cache: Which tokens are kept.
-        device: `cpu` or `cuda`.
-        token_budget: Padded tokens in one forward pass.
     """
 
-    def __init__(
-        self,
-        *,
-        artifact: Artifact,
-        model: ModelSettings,
-        cache: CacheSettings,
-        device: str,
-        token_budget: int,
-    ) -> None:
+    def __init__(self, *, artifact: Artifact, reading: Reading, cache: CacheSettings) -> None:
         self.artifact = artifact
         self.cache = cache
-        self.dtype = model.dtype
-        self.hidden_states = HiddenStates(model, device, token_budget)
+        self.dtype = reading.model.dtype
+        self.hidden_states = HiddenStates(reading)
 
     def work(self, shard: ShardSpec, samples: Sequence[Sample | Rejection]) -> dict[str, Any]:
         """Write one shard's file, its sample table and its mark; return the counts."""
@@ -64,24 +48,18 @@ class CacheWorker:
                 sample = ready.samples[index]
                 writer.add(index, sample.sample_id, sample.ordinal, tokens)
         files = writer.finish()
-        counts = {
-            "rows": len(ready.samples),
-            "rejected": len(ready.rejections),
-            **token_counts(ready.prepared),
-        }
         self.artifact.mark_shard(
             shard.name,
             files.names,
             {
                 "shard": asdict(shard),
-                **counts,
-                "rejections": rejections_json(ready.rejections),
+                **ready.mark(),
                 "cached": asdict(files),
                 "d_in": self.hidden_states.model.d_in,
                 "seconds": time.monotonic() - started,
             },
         )
-        return counts
+        return ready.counts()
 
 
 def run_cache(chain: Chain) -> StageResult:
@@ -104,10 +82,8 @@ def run_cache(chain: Chain) -> StageResult:
         worker_class=CacheWorker,
         worker_arguments={
             "artifact": artifact,
-            "model": settings.model,
+            "reading": Reading.of(settings),
             "cache": settings.cache,
-            "device": settings.run.device,
-            "token_budget": settings.run.token_budget,
         },
         run=settings.run,
     )

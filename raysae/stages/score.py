@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysae.artifacts import ShardSpec
-from raysae.models import ModelSettings
 from raysae.sample import Rejection, Sample
 from raysae.scoring import (
     SCORE_SCHEMA,
@@ -23,7 +22,7 @@ from raysae.scoring import (
 )
 from raysae.scoring.table import RowGroup, ScoreTable
 from raysae.stages._encoder import Encoder
-from raysae.stages._hidden_states import rejections_json, token_counts
+from raysae.stages._hidden_states import Reading
 from raysae.stages._pool import ShardTask, check_rejected, run_shards
 from raysae.stages.chain import Chain
 from raysae.stages.live_scores import score_marks
@@ -40,12 +39,10 @@ class ScoreWorker:
     Args:
         root: The storage.
         groups: Which row groups each shard still lacks.
-        model: Which model, and how it is read.
+        reading: How samples are read.
         sae: Directory of the SAE.
         weights: Directory of the feature weights.
         score: δ and the readings.
-        device: `cpu` or `cuda`.
-        token_budget: Padded tokens in one forward pass.
     """
 
     def __init__(
@@ -53,18 +50,16 @@ class ScoreWorker:
         *,
         root: Path,
         groups: ShardGroups,
-        model: ModelSettings,
+        reading: Reading,
         sae: Path,
         weights: Path,
         score: ScoreSettings,
-        device: str,
-        token_budget: int,
     ) -> None:
         self.table = ScoreTable(root)
         self.groups = groups
         self.score = score
         self.weights = FeatureWeights.from_table(pq.read_table(weights / WEIGHTS_FILE))
-        self.encoder = Encoder(model, sae, device, token_budget)
+        self.encoder = Encoder(reading, sae)
 
     def work(self, shard: ShardSpec, samples: Sequence[Sample | Rejection]) -> dict[str, Any]:
         """Write one shard's row groups and their marks; return the counts."""
@@ -80,15 +75,9 @@ class ScoreWorker:
             scored["random"] = score_random(ids, ordinals, self.score.seed)
             for scorer, table in scored.items():
                 parts[scorer].append(table)
-        counts = {
-            "rows": len(ready.samples),
-            "rejected": len(ready.rejections),
-            **token_counts(ready.prepared),
-        }
-        extra = {**counts, "rejections": rejections_json(ready.rejections)}
         for scorer, group in self.groups[shard.name].items():
-            self.table.write(group, _in_corpus_order(parts[scorer]), extra)
-        return counts
+            self.table.write(group, _in_corpus_order(parts[scorer]), ready.mark())
+        return ready.counts()
 
 
 def run_score(chain: Chain) -> StageResult:
@@ -110,12 +99,10 @@ def run_score(chain: Chain) -> StageResult:
         worker_arguments={
             "root": chain.root,
             "groups": missing,
-            "model": settings.model,
+            "reading": Reading.of(settings),
             "sae": chain.sae.directory,
             "weights": chain.weights.directory,
             "score": settings.score,
-            "device": settings.run.device,
-            "token_budget": settings.run.token_budget,
         },
         run=settings.run,
     )

@@ -22,8 +22,9 @@ from raysae.artifacts import Artifact, read_json
 from raysae.errors import DataError
 from raysae.models import ModelSettings
 from raysae.sae import Ranks, SaeHealth, SaeSettings, SaeTrainer, save_saelens
-from raysae.stages._pool import connect, unwrapped_errors
+from raysae.stages._pool import unwrapped_errors
 from raysae.stages.chain import Chain, TrainRunSettings
+from raysae.stages.connection import connect
 from raysae.stages.result import StageResult
 from raysae.storage import put_file, put_json, temporary_sibling
 

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import ray
 
 from raysae.artifacts import Artifact, ShardSpec
-from raysae.models import ModelSettings
 from raysae.sample import Rejection, Sample
 from raysae.scoring import (
     FeatureWeights,
@@ -25,9 +24,10 @@ from raysae.scoring import (
     write_top_tokens,
 )
 from raysae.stages._encoder import Encoder
-from raysae.stages._hidden_states import rejections_json, token_counts
-from raysae.stages._pool import ShardTask, check_rejected, connect, run_shards, unwrapped_errors
+from raysae.stages._hidden_states import Reading
+from raysae.stages._pool import ShardTask, check_rejected, run_shards, unwrapped_errors
 from raysae.stages.chain import Chain
+from raysae.stages.connection import connect
 from raysae.stages.result import StageResult, finished_marks, rejection_reasons, sum_counts
 from raysae.storage import put_file, put_json, temporary_sibling
 
@@ -44,26 +44,17 @@ class WeightsWorker:
 
     Args:
         artifact: Where the states go.
-        model: Which model, and how it is read.
+        reading: How samples are read.
         sae: Directory of the SAE.
         weights: What is collected.
-        device: `cpu` or `cuda`.
-        token_budget: Padded tokens in one forward pass.
     """
 
     def __init__(
-        self,
-        *,
-        artifact: Artifact,
-        model: ModelSettings,
-        sae: Path,
-        weights: WeightSettings,
-        device: str,
-        token_budget: int,
+        self, *, artifact: Artifact, reading: Reading, sae: Path, weights: WeightSettings
     ) -> None:
         self.artifact = artifact
         self.weights = weights
-        self.encoder = Encoder(model, sae, device, token_budget)
+        self.encoder = Encoder(reading, sae)
 
     def work(self, shard: ShardSpec, samples: Sequence[Sample | Rejection]) -> dict[str, Any]:
         """Write one shard's state and its mark; return the counts."""
@@ -74,17 +65,12 @@ class WeightsWorker:
             top.update(codes, batch, ordinals[batch.sample_n])
         name = f"{shard.name}.top_tokens.arrow"
         _write_state(top, self.artifact.directory / name)
-        counts = {
-            "rows": len(ready.samples),
-            "rejected": len(ready.rejections),
-            **token_counts(ready.prepared),
-        }
         self.artifact.mark_shard(
             shard.name,
             [name],
-            {**counts, "shard": asdict(shard), "rejections": rejections_json(ready.rejections)},
+            {"shard": asdict(shard), **ready.mark()},
         )
-        return counts
+        return ready.counts()
 
 
 def run_weights(chain: Chain) -> StageResult:
@@ -105,11 +91,9 @@ def run_weights(chain: Chain) -> StageResult:
         worker_class=WeightsWorker,
         worker_arguments={
             "artifact": artifact,
-            "model": settings.model,
+            "reading": Reading.of(settings),
             "sae": chain.sae.directory,
             "weights": settings.weights,
-            "device": settings.run.device,
-            "token_budget": settings.run.token_budget,
         },
         run=settings.run,
     )

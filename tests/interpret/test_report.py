@@ -178,6 +178,24 @@ def test_features_without_a_card_are_no_links(content):
     assert links == {"#feature-1000"}
 
 
+@pytest.mark.parametrize(
+    ("patches", "row_ends", "expected"),
+    [
+        (5, 0, None),
+        (3, 2, "2 of its 5 strongest image tokens are"),
+        (0, 1, "Its 1 strongest image token is"),
+        (0, 5, "Its 5 strongest image tokens are"),
+    ],
+)
+def test_a_feature_says_why_it_shows_no_patch(content, patches, row_ends, expected):
+    feature = content.features[0]
+    feature = dataclasses.replace(feature, patches=feature.patches[:patches], row_ends=row_ends)
+    page = Page(render_report(dataclasses.replace(content, features=(feature,))))
+    text = " ".join("".join(page.text).split())
+    assert ("at the end of a row of patches" in text) == (expected is not None)
+    assert expected is None or expected in text
+
+
 def test_page_can_be_read_without_seeing(html):
     page = Page(html)
     assert ("html", "lang", "en") in page.attributes

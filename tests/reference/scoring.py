@@ -158,14 +158,6 @@ def deciding(
     return sorted(chosen, key=lambda f: (-abs(weights[f]), f))[: settings.deciding]
 
 
-def auc(values: Sequence[float], is_corrupt: Sequence[bool]) -> float:
-    """Compare every intact sample with every corrupted one."""
-    intact = [v for v, corrupt in zip(values, is_corrupt, strict=True) if not corrupt]
-    corrupted = [v for v, corrupt in zip(values, is_corrupt, strict=True) if corrupt]
-    wins = [1.0 if a > b else 0.5 if a == b else 0.0 for a in intact for b in corrupted]
-    return sum(wins) / len(wins)
-
-
 def select(rows: Sequence[tuple[str, int, float]], settings: SelectionSettings) -> list[str]:
     """Return the ids of the kept rows (sample id, ordinal, score), best first."""
     first: dict[str, tuple[str, int, float]] = {}

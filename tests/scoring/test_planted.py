@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+from raysae.interpret.auc import auc
 from raysae.scoring import (
     FeatureWeights,
     ScoreSettings,
     SelectionSettings,
     TopTokens,
     WeightSettings,
-    auc,
     score_batch,
     select,
 )
@@ -59,7 +59,8 @@ def test_cooccurring_tells_swapped_rows_and_union_rewards_them(
 ) -> None:
     tables = scored(corpus, measured(corpus, settings))
     aucs = {
-        name: auc(table["score"].to_numpy(), corpus.is_swapped) for name, table in tables.items()
+        name: auc(score_s[~corpus.is_swapped], score_s[corpus.is_swapped])
+        for name, score_s in ((n, table["score"].to_numpy()) for n, table in tables.items())
     }
     assert aucs["cosine-cooccurring"] >= 0.95
     assert aucs["l0-cooccurring"] >= 0.95
