@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 Role = Literal["system", "user", "assistant"]
 
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""Pillow's names of the image formats that are opened. No other decoder is ever run: EPS, for one,
+would start Ghostscript on the file. (A phone's MPO is opened as the JPEG that it begins with.)"""
+
 
 class Modality(IntEnum):
     """What a token stands for. Stored as uint8, so the numbers are part of the cache format."""
@@ -61,7 +65,7 @@ class Sample:
         sample_id: The source's own id, else `<file fingerprint>-<row>`.
         ordinal: Row number in the whole corpus snapshot; orders ties, whatever the sharding.
         messages: The conversation up to the answer (for preference data: the question).
-        images: Encoded bytes (PNG, JPEG, WebP, …), never pixels.
+        images: Encoded bytes in one of `IMAGE_FORMATS`, never pixels.
         chosen: The better answer, where the source has preferences.
         rejected: The worse answer, likewise.
     """

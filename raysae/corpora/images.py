@@ -12,6 +12,7 @@ from io import BytesIO
 from PIL import Image
 
 from raysae.errors import RejectedSampleError
+from raysae.sample import IMAGE_FORMATS
 
 MAX_IMAGE_PIXELS = 8192 * 8192
 """Most pixels an image may claim: 64 Mi, 192 MiB as RGB.
@@ -19,10 +20,6 @@ MAX_IMAGE_PIXELS = 8192 * 8192
 It lies below Pillow's own default (89 million, where it warns, and twice that, where it raises), so
 raysae's limit decides and nobody's global Pillow setting has to be touched.
 """
-
-IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-"""Pillow's names of the formats that are opened. No other decoder is ever run: EPS, for one, would
-start Ghostscript on the file. (A phone's MPO is opened as the JPEG that it begins with.)"""
 
 
 def check_image(data: bytes, max_pixels: int = MAX_IMAGE_PIXELS) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from raysae.interpret.cards import Box
 from raysae.models import decode_image
+from raysae.sample import IMAGE_FORMATS
 
 MAX_PIXELS = 100_000_000
 """Larger images are not decoded; the corpus stage rejects far smaller ones."""
@@ -26,7 +27,6 @@ SAMPLE_SIDE = 288
 PATCH_SIDE = 160
 """Longest side of a patch's picture in pixels, drawn at about 80 CSS pixels."""
 
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
 _QUALITY = 75
 _CONTEXT_PATCHES = 6.0
 _CONTEXT_SHARE = 0.4
@@ -126,7 +126,7 @@ def _decode(data: bytes | None) -> Image.Image | None:
     if not data:
         return None
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 return None
         return decode_image(data)

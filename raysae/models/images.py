@@ -6,11 +6,22 @@ import io
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from raysae.errors import RejectedSampleError
+from raysae.sample import IMAGE_FORMATS
 
 _WHITE = (255, 255, 255, 255)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF's orientation → what puts the picture upright."""
 
 
 def decode_image(encoded: bytes) -> Image.Image:
@@ -20,7 +31,7 @@ def decode_image(encoded: bytes) -> Image.Image:
     16-bit images are converted, of an animation the first frame counts.
 
     Args:
-        encoded: PNG, JPEG, WebP, GIF, …: whatever Pillow reads.
+        encoded: In one of `IMAGE_FORMATS`.
 
     Returns:
         Mode `RGB`.
@@ -32,16 +43,30 @@ def decode_image(encoded: bytes) -> Image.Image:
         with warnings.catch_warnings():
             # Below twice its pixel limit Pillow only warns; the corpora bound the size.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(encoded))
+            image = Image.open(io.BytesIO(encoded), formats=IMAGE_FORMATS)
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+            return _to_rgb(_upright(image))
     except Image.DecompressionBombError as error:
         raise RejectedSampleError("image-bomb", str(error)) from error
     except UnidentifiedImageError as error:
         raise RejectedSampleError("undecodable-image", "no known image format") from error
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+    # Pillow raises what the damage happens to trip over: OSError, SyntaxError, struct.error, …
+    except Exception as error:
         reason = "truncated-image" if "truncated" in str(error).lower() else "undecodable-image"
         raise RejectedSampleError(reason, str(error)) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply EXIF's orientation; EXIF that cannot be read turns nothing.
+
+    Pillow's own `exif_transpose` writes the other entries anew, and fails where one of them is odd.
+    """
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        turn = _TURNS.get(orientation)
+    except Exception:
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

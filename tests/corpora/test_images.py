@@ -9,8 +9,9 @@ from io import BytesIO
 import pytest
 from PIL import Image, ImageFile
 
-from raysae.corpora.images import IMAGE_FORMATS, MAX_IMAGE_PIXELS, check_image
+from raysae.corpora.images import MAX_IMAGE_PIXELS, check_image
 from raysae.errors import RejectedSampleError
+from raysae.sample import IMAGE_FORMATS
 from tests.corpora.rows import image_bytes, png_claiming, webp_claiming
 
 ENCODINGS = {

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import io
+import struct
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from raysae.errors import RejectedSampleError
 from raysae.models.images import decode_image
@@ -20,12 +23,37 @@ def test_rgb_comes_back_as_it_was() -> None:
     np.testing.assert_array_equal(decoded(image), np.asarray(image))
 
 
-def test_exif_rotation_is_applied() -> None:
+@pytest.mark.parametrize("orientation", range(10))
+def test_exif_rotation_is_applied_as_pillow_does(orientation: int) -> None:
     image = picture(5, 4)
     exif = Image.Exif()
-    exif[0x0112] = 6  # stored lying on its left side
-    turned = decoded(image, exif=exif)
-    np.testing.assert_array_equal(turned, np.asarray(image.rotate(-90, expand=True)))
+    exif[0x0112] = orientation
+    encoded = encode(image, "PNG", exif=exif)
+    with Image.open(io.BytesIO(encoded)) as stored:
+        expected = np.asarray(ImageOps.exif_transpose(stored))
+    np.testing.assert_array_equal(np.asarray(decode_image(encoded)), expected)
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        (282, 2, 4, b"abc\0"),  # XResolution as text
+        (282, 5, 1, b"\xff\xff\xff\x7f"),  # XResolution far outside of the file
+        (0x0112, 2, 4, b"abc\0"),  # the orientation as text
+        (34665, 2, 4, b"abc\0"),  # the EXIF directory's place as text
+        (34853, 4, 1, b"\xff\xff\xff\x7f"),  # the GPS directory outside of the file
+    ],
+)
+def test_odd_exif_does_not_cost_the_picture(tag: tuple[int, int, int, bytes]) -> None:
+    number, kind, count, value = tag
+    entries = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0) + struct.pack("<HHI", number, kind, count)
+    directory = b"II*\0" + struct.pack("<IH", 8, 2) + entries + value + b"\0\0\0\0"
+    encoded = encode(picture(5, 4), "JPEG")
+    segment = b"Exif\0\0" + directory
+    spoiled = (
+        encoded[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + encoded[2:]
+    )
+    assert decode_image(spoiled).size in {(5, 4), (4, 5)}
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
