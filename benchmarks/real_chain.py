@@ -113,6 +113,14 @@ def _watch(process: subprocess.Popen[str], peaks: dict[str, float]) -> None:
         time.sleep(0.2)
 
 
+def planned_cache_seconds(output: str) -> float:
+    """Return the time that `--plan` printed for the cache's forward passes on one actor."""
+    hours = re.search(r"^plan: forward .*?([\d.,]+) actor-hours", output, re.MULTILINE)
+    if hours is None:
+        raise SystemExit(f"no actor-hours in the plan:\n{output}")
+    return float(hours[1].replace(",", "")) * 3600
+
+
 def planned(output: str) -> dict[str, float]:
     """Return the GiB that `--plan` printed for the cache and for each kind of worker."""
     return {name: float(value.replace(",", "")) for name, value in PLAN.findall(output)}
@@ -147,7 +155,8 @@ def main() -> None:
         *("--finetune.eval_fraction", "0", "--finetune.warmup_steps", "0"),
         *("--tune.per_device_batch", "1", "--tune.cpus_per_worker", "2"),
     ]
-    plan = planned(run_job("finetune", [*options, *tuning, "--plan"]).output)
+    printed = run_job("finetune", [*options, *tuning, "--plan"]).output
+    plan, plan_seconds = planned(printed), planned_cache_seconds(printed)
     print(f"planned: {plan}", flush=True)
     jobs = {}
     for job in ("cache", "train", "filter", "finetune"):
@@ -165,6 +174,7 @@ def main() -> None:
     for name, (predicted, peak) in compared.items():
         ratio = peak / predicted
         print(f"{name:14} planned {predicted:.2f} GiB, measured {peak:.2f} ({ratio:.2f}×)")
+    print(f"cache          planned {plan_seconds:.0f} s, measured {jobs['cache'].seconds:.0f}")
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(
         json.dumps(
@@ -174,6 +184,7 @@ def main() -> None:
                 "rows": arguments.rows,
                 "lora_rank": arguments.lora_rank,
                 "planned_gib": plan,
+                "planned_cache_seconds": plan_seconds,
                 "compared_gib": compared,
                 "jobs": {
                     name: {k: v for k, v in asdict(job).items() if k != "output"}

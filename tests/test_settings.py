@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import docstring_parser
 import pytest
@@ -21,9 +22,11 @@ JOB_NAMES = ("cache", "train", "filter", "finetune")
 
 
 def settings_class_of(job: str) -> type[Any]:
-    """Return the settings of a job script, as its `work` declares them."""
-    script = runpy.run_path(str(JOBS / f"{job}.py"))
-    return typing.get_type_hints(script["work"])["settings"]
+    """Return the settings that a job script runs with."""
+    patch = mock.patch("raysae.pipeline.run_chain_job", return_value=0)
+    with patch as run, pytest.raises(SystemExit):
+        runpy.run_path(str(JOBS / f"{job}.py"), run_name="__main__")
+    return run.call_args.args[1]
 
 
 def parse(*argv: str, settings_class: type[Any] = ChainSettings) -> Any:

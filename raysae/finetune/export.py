@@ -10,6 +10,9 @@ from raysae.finetune.model import load_model, lora_config
 from raysae.finetune.processor import load_processor
 from raysae.finetune.settings import FinetuneSettings
 
+MAX_SHARD_SIZE = "1GB"
+"""Of one file of the tuned model's weights."""
+
 
 def save_tuned(
     trainer: Any, model_directory: Path, output: Path, settings: FinetuneSettings
@@ -50,7 +53,8 @@ def _save_model(model: Any, state: dict[str, Any] | None, output: Path, dtype: s
     if model.dtype != target:
         # save_pretrained writes the module's dtype into the configuration.
         model.to(target)
-    model.save_pretrained(output, state_dict=cast)
+    # A shard is copied whole before it is written.
+    model.save_pretrained(output, state_dict=cast, max_shard_size=MAX_SHARD_SIZE)
 
 
 def _merge_adapters(
@@ -63,6 +67,7 @@ def _merge_adapters(
     adapters = get_peft_model_state_dict(model, state_dict=state)
     # Only this rank loads: under a ZeRO-3 configuration from_pretrained would wait for the others.
     unset_hf_deepspeed_config()
-    merged = get_peft_model(load_model(model_directory, "float32"), lora_config(settings))
+    # Adapters are float32, so that each sum is rounded to the saved dtype once.
+    merged = get_peft_model(load_model(model_directory, settings.dtype), lora_config(settings))
     set_peft_model_state_dict(merged, adapters)
     return merged.merge_and_unload()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -90,10 +91,17 @@ def train(
 
 
 def _quieten() -> None:
-    """Drop progress bars, and the deprecations that TRL causes in transformers at every step."""
-    from transformers.utils import logging
+    """Drop what is printed of every training and means nothing.
 
-    logging.disable_progress_bar()
+    Progress bars; deprecations that TRL causes in transformers at every step; accelerate's warning
+    that DeepSpeed accumulates gradients, which it is told to.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("accelerate.accelerator").addFilter(
+        lambda record: "Gradient accumulation steps mismatch" not in record.getMessage()
+    )
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl)\.")
 
 

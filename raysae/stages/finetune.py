@@ -7,6 +7,7 @@ before it is published. Running again after a kill goes on from the last checkpo
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -204,6 +205,8 @@ def _train_rank(config: dict[str, Any]) -> None:
     os.environ.update({"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"})
     import ray.train
 
+    # Ray Train's log level does not reach the logger that tells of every checkpoint.
+    logging.getLogger().setLevel(logging.WARNING)
     task: TrainingTask = config["task"]
     checkpoint = ray.train.get_checkpoint()
     with (

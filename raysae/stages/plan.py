@@ -149,7 +149,7 @@ def print_plan(chain: Chain) -> None:
         "tokens": f"{cache.corpus.tokens:,}, longest row {cache.corpus.longest_tokens:,}",
         "cache": f"{cache.bytes_on_disk / GIB:,.2f} GiB on disk, {free / GIB:,.1f} GiB free",
         "actor": f"{cache.actor_bytes / GIB:,.2f} GiB of memory",
-        "forward": f"{cache.corpus.flops:.2e} operations, {cache.hours:,.2f} actor-hours, "
+        "forward": f"{cache.corpus.flops:.2e} operations, {cache.hours:,.3f} actor-hours, "
         f"${dollars:,.2f}",
         "training": f"{settings.sae.steps * settings.sae.batch_tokens:,} tokens, "
         f"{sae_bytes / GIB:,.2f} GiB of memory for each of {settings.train.workers} rank(s)",

@@ -105,7 +105,7 @@ def test_an_interrupted_run_goes_on_with_the_same_workers_only(model, tmp_path, 
     with pytest.raises(KeyboardInterrupt):
         stage.run_finetune(settings, RUN, samples, artifact)
     other = FinetuneRunSettings(workers=2, per_device_batch=1)
-    with pytest.raises(SettingsError, match=r"had run\.workers 1 and run\.per_device_batch 2"):
+    with pytest.raises(SettingsError, match=r"had tune\.workers 1 and tune\.per_device_batch 2"):
         stage.run_finetune(settings, other, samples, artifact)
 
 
