@@ -21,6 +21,9 @@ from raysae.errors import SettingsError
 from raysae.sample import Modality, TokenBatch
 from raysae.storage import put_file, temporary_sibling
 
+_NORM_ROWS = 4096
+"""Rows whose norms are taken at a time."""
+
 
 @dataclass(frozen=True)
 class ShardFiles:
@@ -189,10 +192,14 @@ class ShardWriter:
 
 def _norms(acts_nd: torch.Tensor) -> npt.NDArray[np.float32]:
     """Return each row's Euclidean norm, float32 (n,)."""
-    norms: npt.NDArray[np.float32] = torch.linalg.vector_norm(
-        acts_nd, dim=1, dtype=torch.float32
-    ).numpy()
-    return norms
+    norm_n = np.empty(len(acts_nd), np.float32)
+    # By blocks: torch converts all that it is given to float32 first.
+    for start in range(0, len(acts_nd), _NORM_ROWS):
+        block = acts_nd[start : start + _NORM_ROWS]
+        norm_n[start : start + len(block)] = torch.linalg.vector_norm(
+            block, dim=1, dtype=torch.float32
+        ).numpy()
+    return norm_n
 
 
 def _concatenate(arrays: Sequence[npt.NDArray[Any]], dtype: npt.DTypeLike) -> npt.NDArray[Any]:

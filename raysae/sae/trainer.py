@@ -128,11 +128,15 @@ class SaeTrainer:
             **self._window.report(self._ranks, self.settings.batch_tokens),
         }
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that the next steps depend on, as copies on the CPU; the same on every rank.
+    def state_dict(self, *, copies: bool = True) -> dict[str, Any]:
+        """Return all that the next steps depend on, on the CPU; the same on every rank.
 
         It holds tensors, numbers, strings and dictionaries only, so that
         `torch.load(weights_only=True)` reads it.
+
+        Args:
+            copies: Make the tensors independent of the trainer. Without it those that are on the
+                CPU are the trainer's own, which the next step changes: to be saved at once.
 
         Raises:
             DataError: A loss or a weight is not finite: such a state must not be kept.
@@ -142,9 +146,9 @@ class SaeTrainer:
             "settings": asdict(self.settings),
             "steps_done": self.steps_done,
             "scale": self._scale.item(),
-            "weights": _copied(self._weights.by_name()),
-            "idle_tokens_f": self._idle_tokens_f.to("cpu", copy=True),
-            "optimizer": _copied(self._optimizer.state_dict()),
+            "weights": _on_cpu(self._weights.by_name(), copies=copies),
+            "idle_tokens_f": self._idle_tokens_f.to("cpu", copy=copies),
+            "optimizer": _on_cpu(self._optimizer.state_dict(), copies=copies),
         }
 
     @torch.no_grad()
@@ -170,7 +174,7 @@ class SaeTrainer:
             tensor.copy_(state["weights"][name])
         self._idle_tokens_f.copy_(state["idle_tokens_f"])
         # Adam keeps the tensors that it is given where it can, and the caller may use them again.
-        self._optimizer.load_state_dict(_copied(state["optimizer"]))
+        self._optimizer.load_state_dict(_on_cpu(state["optimizer"], copies=True))
         self._window = TrainingWindow(self._d_in, self._device)
 
     @torch.no_grad()
@@ -240,12 +244,12 @@ class SaeTrainer:
             )
 
 
-def _copied(value: Any) -> Any:
-    """Copy nested dictionaries and lists of tensors to the CPU."""
+def _on_cpu(value: Any, *, copies: bool) -> Any:
+    """Bring nested dictionaries and lists of tensors to the CPU."""
     if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
+        return value.detach().to("cpu", copy=copies)
     if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
+        return {key: _on_cpu(item, copies=copies) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_copied(item) for item in value)
+        return type(value)(_on_cpu(item, copies=copies) for item in value)
     return value

@@ -18,6 +18,13 @@ from raysae.scoring.tokens import Int64Array
 _POSITION_BITS = 24
 _ORDINAL_LIMIT = 1 << (63 - _POSITION_BITS)
 
+_CHUNK_BYTES = 64 << 20
+"""Of hidden states in a chunk that `take` makes: what is released at a time when it is next taken
+from."""
+
+_BLOCK_BYTES = 16 << 20
+"""Of hidden states that `take` copies at a time."""
+
 
 def token_keys(ordinals_n: Int64Array, position_n: npt.NDArray[np.int32]) -> Int64Array:
     """Pack (ordinal, position) into one int64 that sorts as the pair does.
@@ -119,29 +126,50 @@ class TokenPool:
             self.append(other.key_p[rows], other.token_id_p[rows], other.side_p[rows], chunk)
             start = rows.stop
 
-    def take(self, rows: Int64Array) -> None:
+    def take(self, rows: Int64Array, *, as_one: bool = False) -> None:
         """Keep the given rows, in the given order, and forget the others.
 
-        The chunks are released while the new one fills, so that the two never stand side by side.
+        Old chunks are released while new ones fill, so that memory stays near that of the larger of
+        the two; only a single large chunk (`as_one`) stands beside what is taken from it.
+
+        Args:
+            rows: Distinct row numbers.
+            as_one: Put all hidden states into one chunk, for `acts_pd`.
         """
+        whole = len(rows) == len(self) and bool((np.diff(rows) == 1).all())
+        if whole and (len(self._chunks) < 2 or not as_one):
+            return
+        size = max(1, len(rows)) if as_one else self._rows_per(_CHUNK_BYTES)
+        taken = [
+            torch.empty((min(size, len(rows) - start), self.d_in), dtype=self.dtype)
+            for start in range(0, len(rows), size)
+        ]
         starts = list(accumulate((len(chunk) for chunk in self._chunks), initial=0))
-        order = np.argsort(rows)
+        order = np.argsort(rows, kind="stable")
         bounds = np.searchsorted(rows[order], starts)
-        taken_pd = torch.empty((len(rows), self.d_in), dtype=self.dtype or torch.float32)
         self._chunks.reverse()
         for start, low, high in zip(starts, bounds, bounds[1:], strict=False):
             chunk = self._chunks.pop()
-            here = order[low:high]
-            taken_pd[torch.from_numpy(here)] = chunk[torch.from_numpy(rows[here] - start)]
+            for block in range(low, high, self._rows_per(_BLOCK_BYTES)):
+                place = order[block : min(block + self._rows_per(_BLOCK_BYTES), high)]
+                for number in np.unique(place // size).tolist():
+                    here = place[place // size == number]
+                    source = torch.from_numpy(rows[here] - start)
+                    taken[number][torch.from_numpy(here - number * size)] = chunk[source]
         self.key_p = self.key_p[rows]
         self.token_id_p = self.token_id_p[rows]
         self.side_p = self.side_p[rows]
-        self._chunks = [taken_pd] if len(rows) else []
+        self._chunks = taken
+
+    def _rows_per(self, n_bytes: int) -> int:
+        """Return how many hidden states fill so many bytes, at least one."""
+        itemsize = self.dtype.itemsize if self.dtype else torch.float32.itemsize
+        return max(1, n_bytes // max(1, self.d_in * itemsize))
 
     def acts_pd(self) -> torch.Tensor:
         """Return all hidden states (p, d_in) as one tensor.
 
-        Right after `take` nothing is copied.
+        Right after `take(…, as_one=True)` nothing is copied.
         """
         if not self._chunks:
             return torch.empty((0, self.d_in))

@@ -40,7 +40,9 @@ class TopTokens:
 
     Tokens are ordered by activation (highest first), then ordinal, then position, so that neither
     the order of updates and merges nor the sharding changes the result by a bit. Memory is bounded
-    by the retained tokens: at most 1.5 times their hidden states, plus those of one batch.
+    by the retained tokens: 1.5 times their hidden states and a few blocks, plus those of one batch
+    or of one merged state. To serialise a state or to measure weights they are put into one tensor
+    while the old ones are released.
 
     A token must be given once. `weights` and `top_tokens_to_arrow` refuse a state in which one was
     retained twice.
@@ -143,7 +145,7 @@ class TopTokens:
             DataError: A token was given twice.
         """
         rows = self.table.live_rows()
-        self._take(rows[np.argsort(self.pool.key_p[rows], kind="stable")])
+        self._take(rows[np.argsort(self.pool.key_p[rows], kind="stable")], as_one=True)
         key_p = self.pool.key_p
         repeats = np.flatnonzero(key_p[1:] == key_p[:-1])
         if len(repeats):
@@ -222,9 +224,9 @@ class TopTokens:
         if 3 * len(rows) < 2 * len(self.pool):
             self._take(rows)
 
-    def _take(self, rows: Int64Array) -> None:
+    def _take(self, rows: Int64Array, *, as_one: bool = False) -> None:
         self.table.renumber(rows, len(self.pool))
-        self.pool.take(rows)
+        self.pool.take(rows, as_one=as_one)
 
     def _selected(self, start: int, stop: int) -> tuple[Float32Array, Int64Array]:
         """Return activations (f, 2, K) and pool rows (f, 2, K), -1 where there is none."""

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from raysae.activations import CacheReader, CacheSettings, ShardWriter
+from raysae.activations import CacheReader, CacheSettings, ShardWriter, writer
 from raysae.activations.format import SAMPLES_SCHEMA
 from raysae.errors import SettingsError
 from raysae.sample import TokenBatch
@@ -110,6 +110,14 @@ def test_empty_shard(tmp_path: Path) -> None:
     reader = CacheReader(tmp_path, [files.data])
     assert (reader.rows, reader.d_in, reader.dtype) == (0, 4, "float16")
     assert reader.read_samples(0).num_rows == 0
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+def test_norms_are_those_of_the_rows(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_NORM_ROWS", rows)
+    acts_nd = torch.randn(20, 5).to(torch.bfloat16)
+    expected = [math.sqrt(sum(float(x) ** 2 for x in row)) for row in acts_nd]
+    np.testing.assert_allclose(writer._norms(acts_nd), expected, rtol=1e-5)
 
 
 def test_rules_drop_and_count(tmp_path: Path) -> None:

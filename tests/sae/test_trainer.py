@@ -61,6 +61,16 @@ def test_resume_is_exact_to_the_bit(architecture: str, dtype: torch.dtype) -> No
     assert_same_state(saved, kept)  # a state is a copy: later steps do not reach it
 
 
+def test_a_state_without_copies_is_the_trainers_own() -> None:
+    straight = trainer("topk", torch.float32)
+    straight.step(batch(0), modality())
+    shared, copied = straight.state_dict(copies=False), straight.state_dict()
+    assert_same_state(shared, copied)
+    straight.step(batch(1), modality())
+    assert_same_state(shared["weights"], straight.state_dict()["weights"])
+    assert not torch.equal(shared["weights"]["W_enc_fd"], copied["weights"]["W_enc_fd"])
+
+
 def assert_same_state(left: Any, right: Any) -> None:
     if isinstance(left, torch.Tensor):
         assert torch.equal(left, right)
