@@ -72,31 +72,53 @@ def load_saelens(directory: Path, device: torch.device | str = "cpu") -> Sae:
             f"{WEIGHTS_FILE} as SAELens writes them."
         ) from error
     architecture = _check_config(directory, config)
-    missing = {"W_enc", "b_enc", "W_dec", "b_dec"} - tensors.keys()
-    if missing:
-        raise DataError(
-            f"{directory / WEIGHTS_FILE} lacks {', '.join(sorted(missing))}; export it again."
-        )
+    _check_tensors(directory / WEIGHTS_FILE, tensors)
     return Sae(
         W_enc=tensors["W_enc"],
         b_enc=tensors["b_enc"],
         W_dec=tensors["W_dec"],
         b_dec=tensors["b_dec"],
         architecture=architecture,
-        k=int(config.get("k", 0)) if architecture == "topk" else 0,
+        k=config["k"] if architecture == "topk" else 0,
     )
 
 
-def _check_config(directory: Path, config: dict[str, Any]) -> str:
+def _check_tensors(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuse weights that are missing, of shapes that do not fit, or not finite numbers."""
+    missing = {"W_enc", "b_enc", "W_dec", "b_dec"} - tensors.keys()
+    if missing:
+        raise DataError(f"{file} lacks {', '.join(sorted(missing))}; export it again.")
+    d_sae, d_in = len(tensors["b_enc"].reshape(-1)), len(tensors["b_dec"].reshape(-1))
+    shapes = {"W_enc": (d_in, d_sae), "b_enc": (d_sae,), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
+    dtypes = {tensors[name].dtype for name in shapes}
+    for name, shape in shapes.items():
+        if tuple(tensors[name].shape) != shape:
+            raise DataError(
+                f"{file}: {name} has the shape {tuple(tensors[name].shape)}, its biases ask for "
+                f"{shape}; export it again."
+            )
+        if not tensors[name].is_floating_point() or len(dtypes) > 1:
+            listed = ", ".join(sorted(map(str, dtypes)))
+            raise DataError(f"{file} holds {listed}, not one floating type; export it again.")
+        if not tensors[name].sum(dtype=torch.float64).isfinite():
+            raise DataError(f"{file}: {name} holds NaN or infinity; train it again.")
+
+
+def _check_config(directory: Path, config: Any) -> str:
     """Return the architecture's name in raysae, or say what cannot be represented."""
     names = {form.saelens_name: name for name, form in ARCHITECTURES.items()}
+    if not isinstance(config, dict):
+        raise DataError(f"{directory / CONFIG_FILE} holds no JSON object; export it again.")
     saelens_name = config.get("architecture")
-    if saelens_name not in names:
+    if not isinstance(saelens_name, str) or saelens_name not in names:
         raise DataError(
             f"the SAE in {directory} has the architecture {saelens_name!r}; raysae reads "
             f"{', '.join(names)}."
         )
     architecture = names[saelens_name]
+    k = config.get("k")
+    if architecture == "topk" and not (type(k) is int and k > 0):
+        raise DataError(f"{directory / CONFIG_FILE}: k is {k!r}, not a whole number above 0.")
     wanted = {
         "apply_b_dec_to_input": (ARCHITECTURES[architecture].subtracts_b_dec, True),
         "normalize_activations": ("none", "none"),

@@ -24,7 +24,8 @@ def unique_top_k(x_nf: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor
     """
     if k == x_nf.shape[1]:
         column_nk = torch.arange(k, device=x_nf.device).expand(len(x_nf), k)
-        return x_nf, column_nk
+        # A copy: callers reuse the buffer that x_nf is.
+        return x_nf.clone(), column_nk
     if x_nf.device.type != "cpu":
         # Looking for tied rows would make the host wait for the device.
         return _exact_top_k(x_nf, k)

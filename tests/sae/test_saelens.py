@@ -1,11 +1,13 @@
 """SAEs on disk: SAELens opens ours and encodes alike, and what we cannot read is named."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from raysae.errors import DataError
 from raysae.sae import Sae, load_saelens, save_saelens
@@ -87,12 +89,37 @@ def test_what_sae_lens_writes_is_read(
         ({"apply_b_dec_to_input": False}, "apply_b_dec_to_input = False"),
         ({"rescale_acts_by_decoder_norm": True}, "rescale_acts_by_decoder_norm = True"),
         ({"k": 41}, "k = 41"),
+        ({"k": None}, "k is None"),
+        ({"k": "7"}, "k is '7'"),
+        ({"architecture": ["topk"]}, "architecture"),
     ],
 )
 def test_what_cannot_be_read_is_named(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     save_saelens(random_sae("topk"), tmp_path, {})
     config = json.loads((tmp_path / "cfg.json").read_text()) | change
     (tmp_path / "cfg.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match=message):
+        load_saelens(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("W_enc", lambda t: t[0], "W_enc has the shape"),
+        ("W_dec", lambda t: t[:, :-1], "W_dec has the shape"),
+        ("b_enc", lambda t: t[None], "b_enc has the shape"),
+        ("W_dec", lambda t: t.long(), "not one floating type"),
+        ("b_dec", lambda t: t.half(), "not one floating type"),
+        ("W_enc", lambda t: t / 0, "W_enc holds NaN or infinity"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(
+    name: str, change: Callable[[torch.Tensor], torch.Tensor], message: str, tmp_path: Path
+) -> None:
+    save_saelens(random_sae("topk"), tmp_path, {})
+    file = tmp_path / "sae_weights.safetensors"
+    tensors = load_file(file)
+    save_file(tensors | {name: change(tensors[name]).contiguous()}, file)
     with pytest.raises(DataError, match=message):
         load_saelens(tmp_path)
 
@@ -104,6 +131,10 @@ def test_damaged_files(tmp_path: Path) -> None:
     weights = tmp_path / "sae_weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(DataError, match="cannot be read as an SAE"):
+        load_saelens(tmp_path)
+    save_saelens(random_sae("topk"), tmp_path, {})
+    (tmp_path / "cfg.json").write_text("[]")
+    with pytest.raises(DataError, match="no JSON object"):
         load_saelens(tmp_path)
     (tmp_path / "cfg.json").write_text("{")
     with pytest.raises(DataError, match="cannot be read as an SAE"):

@@ -26,7 +26,9 @@ def test_gradients_equal_finite_differences(dead_f: torch.Tensor | None) -> None
     check_finite_differences(SETTINGS, dead_f)
 
 
-def test_k_of_all_features() -> None:
+@pytest.mark.parametrize("chunks", [[slice(0, 12)], [slice(0, 7), slice(7, 12)]])
+def test_k_of_all_features(chunks: list[slice], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "row_chunks", lambda *_: chunks)
     check_against_autograd(SaeSettings(d_sae=14, k=14, aux_k=3), DEAD_F)
 
 
