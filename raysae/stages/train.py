@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,7 +178,7 @@ def _train_rank(config: dict[str, Any]) -> None:
         task.sae,
         task.d_in,
         device,
-        _start_sample(reader, order, task.sae).acts_nd,
+        _start_sample(reader, task.trained_rows).acts_nd,
         rank=ranks.rank,
         world_size=ranks.world_size,
     )
@@ -200,13 +201,13 @@ def _train_rank(config: dict[str, Any]) -> None:
         _write_artifact(task, trainer, history, reader)
 
 
-def _start_sample(reader: CacheReader, order: ReadingOrder, sae: SaeSettings) -> CachedTokens:
-    """Read tokens from all over the cache: those of the first batches in reading order."""
-    batches = max(1, START_SAMPLE_TOKENS // sae.batch_tokens)
-    rows = [order.rows(step, sae.batch_tokens) for step in range(batches)]
-    shard_n = np.concatenate([shard for shard, _ in rows])[:START_SAMPLE_TOKENS]
-    row_n = np.concatenate([row for _, row in rows])[:START_SAMPLE_TOKENS]
-    return reader.read(shard_n, row_n)
+def _start_sample(reader: CacheReader, shard_rows: Sequence[int]) -> CachedTokens:
+    """Read tokens from all over the cache, at even distances; a shard's own order is random."""
+    ends = np.cumsum(shard_rows, dtype=np.int64)
+    count = min(START_SAMPLE_TOKENS, int(ends[-1]))
+    token_n = np.arange(count) * int(ends[-1]) // count
+    shard_n = np.searchsorted(ends, token_n, side="right")
+    return reader.read(shard_n, token_n - np.concatenate([[0], ends])[shard_n])
 
 
 def _saved(checkpoints: Path) -> list[Path]:
@@ -234,7 +235,8 @@ def _save(trainer: SaeTrainer, history: list[dict[str, float]], checkpoints: Pat
     """Publish a checkpoint: every rank has the same state, so one of them writes it."""
     final = checkpoints / f"step-{trainer.steps_done:010d}.pt"
     temporary = temporary_sibling(final)
-    torch.save({"trainer": trainer.state_dict(), "history": history}, temporary)
+    state = {"trainer": trainer.state_dict(copies=False), "history": history}
+    torch.save(state, temporary)
     put_file(temporary, final)
     for old in _saved(checkpoints)[:-KEPT_CHECKPOINTS]:
         old.unlink(missing_ok=True)
