@@ -18,11 +18,12 @@ class DecidingFeature:
 
     Attributes:
         feature: Its number in the SAE; links to its card where the report has one.
-        weight: Its ω, the part of the score that it brings.
+        contribution: What it adds to the score: its ω, divided by the number of features where the
+            score is a mean.
     """
 
     feature: int
-    weight: float
+    contribution: float
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,6 @@ class StageCounts:
         image_tokens: Image tokens used.
         special_tokens: Tokens of neither modality.
         seconds: Wall-clock time of the run that made the artifact; NaN if unknown.
-        reused: Whether an earlier run had made it, so that this run paid nothing.
     """
 
     stage: str
@@ -53,7 +52,6 @@ class StageCounts:
     image_tokens: int
     special_tokens: int
     seconds: float
-    reused: bool = False
 
 
 @dataclass(frozen=True)

@@ -53,10 +53,10 @@ def verdict(row: AucRow) -> str:
 
 def _selection(content: ReportContent) -> str:
     chosen = content.selection
-    text = f"{count(chosen.scored)} rows have a score; "
-    text += f"the {count(chosen.kept)} {chosen.order} were kept"
+    text = f"{count(chosen.scored)} rows have a score; {count(chosen.kept)} of them were kept, "
+    text += f"the {chosen.order} by the rule {chosen.rule}"
     if math.isfinite(chosen.threshold):
-        text += f" (the last of them scored {significant(chosen.threshold)})"
+        text += f" (the last of them scored {significant(chosen.threshold)}),"
     text += f" and {count(chosen.dropped)} dropped."
     if chosen.rejected:
         text += f" {count(chosen.rejected)} rows could not be used; they are listed with reasons."
@@ -142,7 +142,10 @@ def _sae(content: ReportContent) -> list[str]:
 
 
 def _time(content: ReportContent) -> list[str]:
-    spent = [stage.seconds for stage in content.stages if math.isfinite(stage.seconds)]
-    if not spent:
+    spent = {stage.stage: stage.seconds for stage in content.stages}
+    known = [seconds for seconds in spent.values() if math.isfinite(seconds)]
+    if not known:
         return []
-    return [f"Making everything shown here took {duration(sum(spent))} of wall-clock time."]
+    unknown = [stage for stage, seconds in spent.items() if not math.isfinite(seconds)]
+    without = f", {', '.join(unknown)} not counted" if unknown else ""
+    return [f"Making what is shown here took {duration(sum(known))} of wall-clock time{without}."]

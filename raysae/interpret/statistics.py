@@ -6,7 +6,8 @@ s samples, f features.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from bisect import insort
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 import numpy as np
@@ -146,15 +147,16 @@ def group_rejections(
     """Group rejected rows by reason: largest group first, then by name.
 
     Args:
-        rejections: In any order; consumed once, only `examples` per reason are kept in the result.
+        rejections: In any order; consumed once, and only the examples are held.
         examples: How many to show per reason, those of the lowest ordinals.
     """
-    groups: dict[str, list[Rejection]] = defaultdict(list)
+    rows: Counter[str] = Counter()
+    shown: dict[str, list[Rejection]] = defaultdict(list)
     for rejection in rejections:
-        groups[rejection.reason].append(rejection)
+        rows[rejection.reason] += 1
+        insort(shown[rejection.reason], rejection, key=lambda row: row.ordinal)
+        del shown[rejection.reason][examples:]
     return tuple(
-        RejectionGroup(
-            reason, len(rows), tuple(sorted(rows, key=lambda row: row.ordinal)[:examples])
-        )
-        for reason, rows in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+        RejectionGroup(reason, count, tuple(shown[reason]))
+        for reason, count in sorted(rows.items(), key=lambda item: (-item[1], item[0]))
     )

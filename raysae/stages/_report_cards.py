@@ -86,8 +86,10 @@ def sample_cards(
                 text_tokens=row["text_tokens"],
                 image_tokens=row["image_tokens"],
                 features=tuple(
-                    DecidingFeature(feature, weight)
-                    for feature, weight in zip(row["features"], row["contributions"], strict=True)
+                    DecidingFeature(feature, contribution)
+                    for feature, contribution in zip(
+                        row["features"], row["contributions"], strict=True
+                    )
                 ),
                 other_scores={
                     name: scores[row["ordinal"]]

@@ -165,7 +165,7 @@ def _rejections() -> list[Rejection]:
 
 def _stages() -> tuple[StageCounts, ...]:
     return (
-        StageCounts("cache", 1584, 16, 91_204, 2_957_372, 3168, 431.2, reused=True),
+        StageCounts("cache", 1584, 16, 91_204, 2_957_372, 3168, 431.2),
         StageCounts("train", 0, 0, 3_600_000, 118_400_000, 880_000, 13_320.0),
         StageCounts("weights", 1000, 10, 57_000, 1_867_000, 2000, 274.0),
         StageCounts("score", 1584, 16, 91_204, 2_957_372, 3168, 455.9),

@@ -32,9 +32,27 @@ def test_headline_is_the_answer(content):
 
 def test_selection_and_time_are_told(content):
     text = told(content)
-    assert "1,584 rows have a score; the 800 highest were kept (the last of them scored" in text
+    assert "1,584 rows have a score; 800 of them were kept, the highest by the rule" in text
     assert "784 dropped. 16 rows could not be used" in text
     assert "took 4 h 1 min" in text
+
+
+def test_a_stage_of_unknown_time_is_named(content):
+    stages = tuple(
+        dataclasses.replace(stage, seconds=math.nan) if stage.stage == "score" else stage
+        for stage in content.stages
+    )
+    text = told(dataclasses.replace(content, stages=stages))
+    assert "of wall-clock time, score not counted." in text
+    unknown = tuple(dataclasses.replace(stage, seconds=math.nan) for stage in content.stages)
+    assert "wall-clock" not in told(dataclasses.replace(content, stages=unknown))
+
+
+def test_the_rule_is_told(content):
+    selection = dataclasses.replace(content.selection, rule="max_score 3.0")
+    assert "the highest by the rule max_score 3.0" in told(
+        dataclasses.replace(content, selection=selection)
+    )
 
 
 def test_unknown_truth_is_told(content):
