@@ -1,4 +1,4 @@
-"""Artifact ids, shards, done marks and metadata (DESIGN §2).
+"""Artifact ids, shards, done marks and metadata.
 
 An artifact lives in `<storage>/<kind>/<id>/`. The id is a hash over everything that determines the
 content, so that an artifact is found again by recomputing its id. `spec.json` records what was

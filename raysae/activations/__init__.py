@@ -5,7 +5,7 @@ reads any rows, `ReadingOrder` says which rows make up a training batch, however
 are.
 """
 
-from raysae.activations.format import MAX_SHARD_BYTES, row_bytes, samples_per_shard
+from raysae.activations.format import row_bytes
 from raysae.activations.index import write_dataset_index
 from raysae.activations.order import ReadingOrder
 from raysae.activations.reader import CachedTokens, CacheReader
@@ -13,7 +13,6 @@ from raysae.activations.settings import CacheSettings
 from raysae.activations.writer import ShardFiles, ShardWriter
 
 __all__ = [
-    "MAX_SHARD_BYTES",
     "CacheReader",
     "CacheSettings",
     "CachedTokens",
@@ -21,6 +20,5 @@ __all__ = [
     "ShardFiles",
     "ShardWriter",
     "row_bytes",
-    "samples_per_shard",
     "write_dataset_index",
 ]

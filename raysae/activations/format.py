@@ -123,14 +123,6 @@ def row_bytes(d_in: int, dtype: str) -> int:
     return d_in * TORCH_DTYPES[known_dtype(dtype)].itemsize + _ROW_BYTES_WITHOUT_ACTIVATION
 
 
-def samples_per_shard(max_tokens: int, d_in: int, dtype: str) -> int:
-    """Return how many samples fit a shard of `MAX_SHARD_BYTES` if each has `max_tokens` tokens.
-
-    At least 1: a single sample is never split.
-    """
-    return max(1, MAX_SHARD_BYTES // (max_tokens * row_bytes(d_in, dtype)))
-
-
 def as_numpy(acts_nd: torch.Tensor) -> npt.NDArray[Any]:
     """View a CPU tensor as the numbers that are stored, without a copy; bfloat16 as uint16."""
     bits_nd = acts_nd.view(torch.uint16) if acts_nd.dtype == torch.bfloat16 else acts_nd

@@ -9,10 +9,8 @@ from raysae.scoring.pool import TopToken
 from raysae.scoring.scorers import (
     SAE_SCORERS,
     SCORERS,
-    SampleScores,
     score_batch,
     score_random,
-    score_sample,
 )
 from raysae.scoring.selection import KEPT_SCHEMA, Selection, first_of_each_id, select
 from raysae.scoring.settings import ScoreSettings, SelectionSettings, WeightSettings
@@ -30,7 +28,6 @@ __all__ = [
     "WEIGHTS_SCHEMA",
     "FeatureTokens",
     "FeatureWeights",
-    "SampleScores",
     "ScoreSettings",
     "Selection",
     "SelectionSettings",
@@ -42,7 +39,6 @@ __all__ = [
     "read_top_tokens",
     "score_batch",
     "score_random",
-    "score_sample",
     "select",
     "write_top_tokens",
 ]

@@ -22,7 +22,7 @@ Letters: n tokens, m active (token, feature) entries, e active (sample, feature)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -64,23 +64,6 @@ SAE_SCORERS = (
 
 SCORERS = (*SAE_SCORERS, "random")
 """Every scorer."""
-
-
-class SampleScores(NamedTuple):
-    """The scores of one sample.
-
-    Attributes:
-        scores: Scorer name → score.
-        text_tokens: Tokens that count as text.
-        image_tokens: Tokens that count as image.
-        deciding: Scorer name → (feature, contribution), most decisive first; empty lists for
-            scorers that do not sum weights.
-    """
-
-    scores: dict[str, float]
-    text_tokens: int
-    image_tokens: int
-    deciding: dict[str, list[tuple[int, float]]]
 
 
 def score_batch(
@@ -137,28 +120,6 @@ def score_batch(
         np.bincount(batch.sample_n[side_n == side], minlength=n_samples) for side in (TEXT, IMAGE)
     )
     return {name: _rows(sample_ids, ordinals, text_s, image_s, scored[name]) for name in SCORERS}
-
-
-def score_sample(
-    codes: Codes,
-    batch: TokenBatch,
-    weights: FeatureWeights,
-    settings: ScoreSettings,
-    sample_id: str = "",
-) -> SampleScores:
-    """Score one sample, for a person to look at; see `score_batch`, whose first sample it is."""
-    tables = score_batch(codes, batch, weights, settings, sample_ids=[sample_id], ordinals=[0])
-    rows = {name: table.to_pylist()[0] for name, table in tables.items()}
-    any_row = rows["random"]
-    return SampleScores(
-        {name: row["score"] for name, row in rows.items()},
-        any_row["text_tokens"],
-        any_row["image_tokens"],
-        {
-            name: list(zip(row["features"], row["contributions"], strict=True))
-            for name, row in rows.items()
-        },
-    )
 
 
 def score_random(

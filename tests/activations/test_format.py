@@ -11,14 +11,12 @@ import pytest
 
 from raysae.activations.format import (
     DTYPE_KEY,
-    MAX_SHARD_BYTES,
     SAMPLES_SCHEMA,
     TORCH_DTYPES,
     as_numpy,
     as_torch,
     dtype_name,
     row_bytes,
-    samples_per_shard,
     tokens_schema,
 )
 from raysae.errors import SettingsError
@@ -109,12 +107,8 @@ def test_numpy_and_torch_views_share_memory(dtype: str) -> None:
     assert bits(there_and_back) == bits(acts_nd)
 
 
-def test_shards_of_the_largest_samples_stay_within_the_bound() -> None:
-    samples = samples_per_shard(2928, 4096, "bfloat16")
-    size = row_bytes(4096, "bfloat16")
-    assert size == 8192 + 13
-    assert samples * 2928 * size <= MAX_SHARD_BYTES < (samples + 1) * 2928 * size
-    assert samples_per_shard(10**9, 4096, "float32") == 1
+def test_a_row_takes_its_numbers_and_columns() -> None:
+    assert row_bytes(4096, "bfloat16") == 2 * 4096 + 4 + 4 + 4 + 1
 
 
 def test_unknown_dtype_is_named() -> None:

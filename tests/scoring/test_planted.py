@@ -1,4 +1,4 @@
-"""Planted features: what each score says of rows whose image was swapped (DESIGN §4.5)."""
+"""Planted features: what each score says of rows whose image was swapped."""
 
 import numpy as np
 import pytest

@@ -14,7 +14,6 @@ from raysae.scoring import (
     active,
     score_batch,
     score_random,
-    score_sample,
 )
 from tests.reference import scoring as twin
 from tests.scoring.random_tokens import D_IN, N_FEATURES, random_tokens
@@ -133,18 +132,6 @@ def test_random_needs_no_model() -> None:
     alone = score_random([f"id-{o}" for o in range(8)], list(range(8)), 7)
     assert alone["score"].equals(tables["random"]["score"])
     assert alone.schema.equals(SCORE_SCHEMA)
-
-
-def test_one_sample() -> None:
-    tokens = [token for token in random_tokens(4) if token.ordinal == 3]
-    codes, batch = twin.as_batch(tokens, D_IN, [3])
-    got = score_sample(codes, batch, some_weights(4), VARIANTS[0])
-    tables = score(tokens, [3], some_weights(4), VARIANTS[0])
-    for name in set(SCORERS) - {"random"}:
-        row = tables[name].to_pylist()[0]
-        assert got.scores[name] == row["score"]
-        assert [feature for feature, _ in got.deciding[name]] == row["features"]
-    assert got.image_tokens == row["image_tokens"]
 
 
 def test_refuses_what_does_not_fit() -> None:
