@@ -36,7 +36,11 @@ RESULTS = REPOSITORY / "benchmarks" / "results" / "real_chain.json"
 SIDE = 672
 GIB = 2**30
 WORKERS = ("ray::MapWorker", "ray::RayTrainWorker", "ray::merge_states")
-PLAN = re.compile(r"^plan: (actor|training|cache|tuning) .*?([\d.,]+) GiB", re.MULTILINE)
+PLAN = re.compile(
+    r"^plan: (\w+) +\S+ operations, ([\d.,]+) worker-hours, .*, ([\d.,]+) GiB of memory a worker, "
+    r"([\d.,]+) GiB on disk$",
+    re.MULTILINE,
+)
 
 
 @dataclass
@@ -113,17 +117,55 @@ def _watch(process: subprocess.Popen[str], peaks: dict[str, float]) -> None:
         time.sleep(0.2)
 
 
-def planned_cache_seconds(output: str) -> float:
-    """Return the time that `--plan` printed for the cache's forward passes on one actor."""
-    hours = re.search(r"^plan: forward .*?([\d.,]+) actor-hours", output, re.MULTILINE)
-    if hours is None:
-        raise SystemExit(f"no actor-hours in the plan:\n{output}")
-    return float(hours[1].replace(",", "")) * 3600
+def planned(output: str) -> dict[str, dict[str, float]]:
+    """Return what `--plan` printed: stage → seconds, worker_gib, disk_gib."""
+    stages = {}
+    for name, *numbers in PLAN.findall(output):
+        hours, worker_gib, disk_gib = (float(number.replace(",", "")) for number in numbers)
+        stages[name] = {"seconds": hours * 3600, "worker_gib": worker_gib, "disk_gib": disk_gib}
+    return stages
 
 
-def planned(output: str) -> dict[str, float]:
-    """Return the GiB that `--plan` printed for the cache and for each kind of worker."""
-    return {name: float(value.replace(",", "")) for name, value in PLAN.findall(output)}
+def chain_options(arguments: argparse.Namespace) -> list[str]:
+    """Return the options that all jobs share."""
+    options = [
+        *("--storage", str(arguments.work / "storage"), "--model", str(arguments.checkpoint)),
+        *("--model.layer", "1", "--model.dtype", "bfloat16"),
+        *("--run.token_budget", str(arguments.token_budget)),
+        *("--run.cpus_per_actor", "1.5", "--train.cpus_per_worker", "2"),
+        *("--sae.d_sae", str(arguments.d_sae), "--sae.steps", str(arguments.steps)),
+        *("--sae.k", "32", "--sae.batch_tokens", "4096", "--sae.lr_warmup_steps", "0"),
+        *("--sae.lr_decay_steps", "0", "--shards.max_rows", "8"),
+    ]
+    for name in ("corpus", "sae_corpus"):
+        options += [f"--{name}", "align-anything", f"--{name}.path", str(arguments.work / "corpus")]
+    return options
+
+
+def tuning_options(arguments: argparse.Namespace) -> list[str]:
+    """Return the options of the fine-tuning: two steps of two pairs."""
+    return [
+        *("--finetune.dtype", "bfloat16", "--finetune.lora_rank", str(arguments.lora_rank)),
+        *("--finetune.max_steps", "2", "--finetune.global_batch", "2"),
+        *("--finetune.eval_fraction", "0", "--finetune.warmup_steps", "0"),
+        *("--tune.per_device_batch", "1", "--tune.cpus_per_worker", "2"),
+    ]
+
+
+def compare(
+    plan: dict[str, dict[str, float]], jobs: dict[str, Measured], storage: Path
+) -> dict[str, tuple[float, float]]:
+    """Return name → (planned, measured), in GiB; the weights' actors and the scores' are alike."""
+    caches = (storage / "activations").rglob("shard-*.arrow")
+    cached = sum(file.stat().st_size for file in caches if ".samples." not in file.name) / GIB
+    peaks = {name: job.peak_gib for name, job in jobs.items()}
+    return {
+        "cache on disk": (plan["cache"]["disk_gib"], cached),
+        "cache": (plan["cache"]["worker_gib"], peaks["cache"]["ray::MapWorker"]),
+        "train": (plan["train"]["worker_gib"], peaks["train"]["ray::RayTrainWorker"]),
+        "score": (plan["score"]["worker_gib"], peaks["filter"]["ray::MapWorker"]),
+        "finetune": (plan["finetune"]["worker_gib"], peaks["finetune"]["ray::RayTrainWorker"]),
+    }
 
 
 def main() -> None:
@@ -138,63 +180,31 @@ def main() -> None:
     parser.add_argument("--lora_rank", type=int, default=16, help="0: all weights")
     arguments = parser.parse_args()
     write_corpus(arguments.work / "corpus", arguments.rows)
-    options = [
-        *("--storage", str(arguments.work / "storage"), "--model", str(arguments.checkpoint)),
-        *("--model.layer", "1", "--model.dtype", "bfloat16"),
-        *("--run.token_budget", str(arguments.token_budget)),
-        *("--run.cpus_per_actor", "1.5", "--train.cpus_per_worker", "2"),
-        *("--sae.d_sae", str(arguments.d_sae), "--sae.steps", str(arguments.steps)),
-        *("--sae.k", "32", "--sae.batch_tokens", "4096", "--sae.lr_warmup_steps", "0"),
-        *("--sae.lr_decay_steps", "0", "--shards.max_rows", "8"),
-    ]
-    for name in ("corpus", "sae_corpus"):
-        options += [f"--{name}", "align-anything", f"--{name}.path", str(arguments.work / "corpus")]
-    tuning = [
-        *("--finetune.dtype", "bfloat16", "--finetune.lora_rank", str(arguments.lora_rank)),
-        *("--finetune.max_steps", "2", "--finetune.global_batch", "2"),
-        *("--finetune.eval_fraction", "0", "--finetune.warmup_steps", "0"),
-        *("--tune.per_device_batch", "1", "--tune.cpus_per_worker", "2"),
-    ]
-    printed = run_job("finetune", [*options, *tuning, "--plan"]).output
-    plan, plan_seconds = planned(printed), planned_cache_seconds(printed)
-    print(f"planned: {plan}", flush=True)
+    options, tuning = chain_options(arguments), tuning_options(arguments)
+    plan = planned(run_job("finetune", [*options, *tuning, "--plan"]).output)
     jobs = {}
     for job in ("cache", "train", "filter", "finetune"):
         jobs[job] = run_job(job, options + tuning * (job == "finetune"))
         print(f"{job}: {jobs[job].seconds:.0f} s, peaks {jobs[job].peak_gib}", flush=True)
         print("\n".join(x for x in jobs[job].output.splitlines() if not x.startswith("  ")))
-    caches = (arguments.work / "storage" / "activations").rglob("shard-*.arrow")
-    cached_gib = sum(f.stat().st_size for f in caches if ".samples." not in f.name) / GIB
-    compared = {
-        "cache on disk": (plan["cache"], cached_gib),
-        "cache actor": (plan["actor"], jobs["cache"].peak_gib["ray::MapWorker"]),
-        "training rank": (plan["training"], jobs["train"].peak_gib["ray::RayTrainWorker"]),
-        "tuning worker": (plan["tuning"], jobs["finetune"].peak_gib["ray::RayTrainWorker"]),
-    }
+    compared = compare(plan, jobs, arguments.work / "storage")
     for name, (predicted, peak) in compared.items():
         ratio = peak / predicted
         print(f"{name:14} planned {predicted:.2f} GiB, measured {peak:.2f} ({ratio:.2f}×)")
-    print(f"cache          planned {plan_seconds:.0f} s, measured {jobs['cache'].seconds:.0f}")
+    results = {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        "rows": arguments.rows,
+        "lora_rank": arguments.lora_rank,
+        "planned": plan,
+        "compared_gib": compared,
+        "jobs": {
+            name: {k: v for k, v in asdict(job).items() if k != "output"}
+            for name, job in jobs.items()
+        },
+    }
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(
-        json.dumps(
-            {
-                "date": time.strftime("%Y-%m-%d"),
-                "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-                "rows": arguments.rows,
-                "lora_rank": arguments.lora_rank,
-                "planned_gib": plan,
-                "planned_cache_seconds": plan_seconds,
-                "compared_gib": compared,
-                "jobs": {
-                    name: {k: v for k, v in asdict(job).items() if k != "output"}
-                    for name, job in jobs.items()
-                },
-            },
-            indent=2,
-        )
-        + "\n"
-    )
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

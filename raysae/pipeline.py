@@ -181,6 +181,11 @@ def _survey(chain: Chain, kind: str) -> tuple[list[str], list[str]]:
     return missing, found
 
 
+def _needed(kind: str) -> set[str]:
+    """Return a kind of artifact and all kinds that it is made from."""
+    return {kind}.union(*(_needed(needed) for needed in STAGES[kind].needs))
+
+
 def run_chain_job(
     name: str,
     settings_class: type[ChainSettingsT],
@@ -218,7 +223,7 @@ def run_to(chain: Chain, kind: str, job: str) -> JobResult:
     if chain.settings.plan:
         from raysae.stages.plan import print_plan
 
-        print_plan(chain)
+        print_plan(chain, _needed(kind))
         return JobResult(str(where), kind, 0, 0, resumed=False)
     result = make(chain, kind)
     metadata = read_json(where / "metadata.json")

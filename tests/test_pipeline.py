@@ -156,12 +156,12 @@ def test_a_plan_makes_nothing(
     from raysae.stages import plan
 
     planned = []
-    monkeypatch.setattr(plan, "print_plan", planned.append)
+    monkeypatch.setattr(plan, "print_plan", lambda _, kinds: planned.append(kinds))
     monkeypatch.setattr(pipeline, "make", lambda *_: pytest.fail("made something"))
     model = ModelSettings(path=str(tiny_model))
     settings = ChainSettings(storage=str(tmp_path), model=model, plan=True)
     result = run_to(Chain(settings), "subsets", "filter")
-    assert len(planned) == 1
+    assert planned == [{"activations", "saes", "weights", "scores", "subsets"}]
     assert (result.rows, result.rejected, result.resumed) == (0, 0, False)
     assert list(tmp_path.iterdir()) == []
 

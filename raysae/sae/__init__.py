@@ -7,7 +7,12 @@ on disk.
 
 from raysae.sae.codes import Codes
 from raysae.sae.health import SaeHealth
-from raysae.sae.memory import plan_training_memory
+from raysae.sae.memory import (
+    encoding_flops,
+    plan_encoding_memory,
+    plan_training_memory,
+    training_flops,
+)
 from raysae.sae.reduction import Ranks
 from raysae.sae.sae import Sae
 from raysae.sae.saelens import load_saelens, save_saelens
@@ -21,7 +26,10 @@ __all__ = [
     "SaeHealth",
     "SaeSettings",
     "SaeTrainer",
+    "encoding_flops",
     "load_saelens",
+    "plan_encoding_memory",
     "plan_training_memory",
     "save_saelens",
+    "training_flops",
 ]

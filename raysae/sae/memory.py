@@ -1,4 +1,4 @@
-"""How much memory a training will need, before it starts."""
+"""How much memory and work an SAE will need, before anything starts."""
 
 from __future__ import annotations
 
@@ -49,3 +49,24 @@ def plan_training_memory(
     if settings.aux_k:
         weights += matrix
     return weights + batch + buffer + codes
+
+
+def plan_encoding_memory(settings: SaeSettings, d_in: int) -> int:
+    """Return the bytes of a loaded SAE's float32 weights; encoding works in small blocks."""
+    return 2 * settings.d_sae * d_in * torch.float32.itemsize
+
+
+def training_flops(settings: SaeSettings, d_in: int) -> float:
+    """Return the floating-point work of training on one token.
+
+    ReLU: five products with all features (encode, decode, and the gradients of W_dec, z and W_enc).
+    TopK: one, and four with the k active ones.
+    """
+    if settings.architecture == "relu":
+        return 10.0 * d_in * settings.d_sae
+    return 2.0 * d_in * settings.d_sae + 8.0 * d_in * (settings.k + settings.aux_k)
+
+
+def encoding_flops(settings: SaeSettings, d_in: int) -> float:
+    """Return the floating-point work of encoding one token."""
+    return 2.0 * d_in * settings.d_sae

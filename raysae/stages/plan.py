@@ -1,18 +1,19 @@
-"""What a run will read, write, hold and cost, from headers and a small sample of the corpus."""
+"""What a run will read, write, hold and cost, from headers and a small sample of the corpora."""
 
 from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from raysae.corpora import Corpus
 from raysae.errors import DataError, SettingsError
 from raysae.finetune import longest_row, plan_tuning_memory, row_rules, training_processor
 from raysae.models import ForwardPlan, model_size, plan_cache_memory
 from raysae.models.checkpoint import model_directory
-from raysae.sae import plan_training_memory
+from raysae.sae import encoding_flops, plan_encoding_memory, plan_training_memory, training_flops
 from raysae.sample import Rejection, Sample
 from raysae.stages._hidden_states import HiddenStates, Reading
 from raysae.stages.chain import Chain, FinetuneJobSettings
@@ -20,12 +21,15 @@ from raysae.stages.chain import Chain, FinetuneJobSettings
 SAMPLED_ROWS = 64
 """Rows whose tokens are counted, spread evenly over the corpus."""
 
-PROCESS_BYTES = 600 << 20
-"""An interpreter with torch, transformers and Arrow imported."""
+MODEL_PROCESS_BYTES = 900 << 20
+SAE_PROCESS_BYTES = 700 << 20
+TUNING_PROCESS_BYTES = 1050 << 20
+"""An interpreter with what an actor, an SAE rank and a fine-tuning worker import."""
 
-CPU_FLOPS_PER_CORE = 50e9
+CPU_FLOPS_PER_CORE = 100e9
 GPU_FLOPS = 300e12
-"""Sustained floating-point operations a second that hours are predicted with."""
+"""Sustained floating-point operations a second that hours are predicted with. A core with matrix
+units does three times as much in bfloat16, and small models do half of it in float32."""
 
 GIB = 1 << 30
 
@@ -55,23 +59,146 @@ class CorpusPlan:
 
 
 @dataclass(frozen=True)
-class CachePlan:
-    """What the cache stage needs.
+class StagePlan:
+    """What one stage needs.
 
     Attributes:
-        corpus: What it reads.
-        shards: How many it writes.
-        bytes_on_disk: Hidden states and token columns.
-        actor_bytes: Peak memory of one actor: the process, and either loading the model or, later,
-            its weights, one batch, and a shard's prepared images and collected tokens.
-        hours: Predicted actor-hours.
+        flops: Floating-point operations, over all workers.
+        worker_bytes: Peak memory of one actor or rank, its process included.
+        disk_bytes: What it leaves in the storage.
+        cpus: Cores of one worker.
+        gpus: GPUs of one worker, or the fraction of one.
     """
 
-    corpus: CorpusPlan
-    shards: int
-    bytes_on_disk: int
-    actor_bytes: int
-    hours: float
+    flops: float
+    worker_bytes: int
+    disk_bytes: int
+    cpus: float
+    gpus: float
+
+    @property
+    def hours(self) -> float:
+        """Worker-hours."""
+        speed = self.gpus * GPU_FLOPS or max(self.cpus, 1) * CPU_FLOPS_PER_CORE
+        return self.flops / speed / 3600
+
+
+class Plan:
+    """The plan of a chain: each stage as if nothing of it were finished.
+
+    Args:
+        chain: What would be run.
+    """
+
+    def __init__(self, chain: Chain) -> None:
+        self.chain = chain
+        self.settings = chain.settings
+        self.forward: ForwardPlan = plan_cache_memory(
+            self.settings.model, self.settings.run.token_budget
+        )
+
+    @cached_property
+    def sae_corpus(self) -> CorpusPlan:
+        """The corpus that the SAE is trained on."""
+        return plan_corpus(self.chain, self.chain.sae_corpus, self.forward)
+
+    @cached_property
+    def corpus(self) -> CorpusPlan:
+        """The corpus that is filtered."""
+        if self.chain.corpus is self.chain.sae_corpus:
+            return self.sae_corpus
+        return plan_corpus(self.chain, self.chain.corpus, self.forward)
+
+    def cache(self) -> StagePlan:
+        """Plan the cache of hidden states."""
+        corpus = self.sae_corpus
+        kept = self.settings.cache.tokens_per_sample
+        cached = min(corpus.tokens, kept * corpus.rows) if kept else corpus.tokens
+        disk = cached * (self.forward.bytes_per_token + TOKEN_COLUMN_BYTES)
+        fullest = self._fullest_shard(self.chain.sae_corpus)
+        return self._model_stage(corpus.flops, disk, int(fullest * (disk + corpus.pixel_bytes)))
+
+    def train(self) -> StagePlan:
+        """Plan the training of the SAE."""
+        sae, train = self.settings.sae, self.settings.train
+        d_in = self.forward.d_in
+        device = "cuda" if train.gpus_per_worker else "cpu"
+        memory = plan_training_memory(sae, d_in, device=device, world_size=train.workers)
+        return StagePlan(
+            flops=training_flops(sae, d_in) * sae.steps * sae.batch_tokens,
+            worker_bytes=SAE_PROCESS_BYTES + memory,
+            disk_bytes=plan_encoding_memory(sae, d_in),
+            cpus=train.cpus_per_worker,
+            gpus=train.gpus_per_worker,
+        )
+
+    def weights(self) -> StagePlan:
+        """Plan the feature weights, with the states that shards leave behind."""
+        weights, corpus = self.settings.weights, self.corpus
+        share = min(1.0, (weights.n_samples or corpus.rows) / corpus.rows)
+        shards = len(self.chain.shards(self.chain.corpus))
+        retained = 2 * weights.top_k * self.settings.sae.d_sae
+        in_shard = share * corpus.tokens / shards
+        state = int(min(in_shard, retained)) * self.forward.bytes_per_token
+        flops = share * (corpus.flops + self._encoding_flops(corpus))
+        pixels = int(share * self._fullest_shard(self.chain.corpus) * corpus.pixel_bytes)
+        return self._model_stage(flops, (shards + 1) * state, pixels + 2 * state + self._sae_bytes)
+
+    def score(self) -> StagePlan:
+        """Plan the scores."""
+        flops = self.corpus.flops + self._encoding_flops(self.corpus)
+        pixels = int(self._fullest_shard(self.chain.corpus) * self.corpus.pixel_bytes)
+        return self._model_stage(flops, 0, pixels + self._sae_bytes)
+
+    def finetune(self) -> StagePlan:
+        """Plan the fine-tuning on the subset."""
+        settings = self.settings
+        assert isinstance(settings, FinetuneJobSettings), "only that job makes tuned models"
+        tune, run = self.chain.finetune, settings.tune
+        run.accumulation(tune)
+        size = model_size(tune.model)
+        rows = round(self.corpus.rows * self.corpus.usable * settings.select.fraction)
+        pairs = tune.steps(max(1, round(rows * (1 - tune.eval_fraction)))) * tune.global_batch
+        longest = self.longest_pair
+        # The reference runs forward, the policy forward and, for twice that, backward.
+        per_pair = 2 * longest * 4 * size.text.flops(longest)
+        return StagePlan(
+            flops=pairs * per_pair,
+            worker_bytes=TUNING_PROCESS_BYTES + plan_tuning_memory(size, tune, run, longest),
+            disk_bytes=size.parameters * (2 if tune.dtype == "bfloat16" else 4),
+            cpus=run.cpus_per_worker,
+            gpus=float(run.use_gpu),
+        )
+
+    @cached_property
+    def longest_pair(self) -> int:
+        """Tokens of the longest sampled row with an answer; the subset is not known yet."""
+        tune = self.chain.finetune
+        rules = row_rules(training_processor(model_directory(tune.model)), tune.max_tokens)
+        return longest_row(_spread_rows(self.chain.corpus), rules)
+
+    def _model_stage(self, flops: float, disk_bytes: int, held_bytes: int) -> StagePlan:
+        """Plan a stage whose actors hold the model, and `held_bytes` beside it and a batch."""
+        run = self.settings.run
+        running = self.forward.peak_bytes + held_bytes
+        return StagePlan(
+            flops=flops,
+            worker_bytes=MODEL_PROCESS_BYTES + max(self.forward.load_bytes, running),
+            disk_bytes=disk_bytes,
+            cpus=run.cpus_per_actor,
+            gpus=run.gpus_per_actor,
+        )
+
+    def _encoding_flops(self, corpus: CorpusPlan) -> float:
+        return encoding_flops(self.settings.sae, self.forward.d_in) * corpus.tokens
+
+    @property
+    def _sae_bytes(self) -> int:
+        return plan_encoding_memory(self.settings.sae, self.forward.d_in)
+
+    def _fullest_shard(self, corpus: Corpus) -> float:
+        """Return the share of the corpus that its largest shard holds."""
+        return max(shard.rows for shard in self.chain.shards(corpus)) / corpus.snapshot.rows
 
 
 def plan_corpus(chain: Chain, corpus: Corpus, forward: ForwardPlan) -> CorpusPlan:
@@ -107,83 +234,63 @@ def plan_corpus(chain: Chain, corpus: Corpus, forward: ForwardPlan) -> CorpusPla
     )
 
 
-def plan_cache(chain: Chain) -> CachePlan:
-    """Predict the cache stage."""
-    settings = chain.settings
-    forward = plan_cache_memory(settings.model, settings.run.token_budget)
-    corpus = plan_corpus(chain, chain.sae_corpus, forward)
-    kept = settings.cache.tokens_per_sample
-    cached = min(corpus.tokens, kept * corpus.rows) if kept else corpus.tokens
-    token_bytes = forward.bytes_per_token + TOKEN_COLUMN_BYTES
-    shards = chain.shards(chain.sae_corpus)
-    fullest = max(shard.rows for shard in shards) / corpus.rows
-    shard_bytes = int(fullest * (cached * token_bytes + corpus.pixel_bytes))
-    return CachePlan(
-        corpus=corpus,
-        shards=len(shards),
-        bytes_on_disk=cached * token_bytes,
-        actor_bytes=PROCESS_BYTES + max(forward.load_bytes, forward.peak_bytes + shard_bytes),
-        hours=corpus.flops / _flops_per_second(chain) / 3600,
-    )
+PLANNED = {
+    "activations": ("cache", Plan.cache),
+    "saes": ("train", Plan.train),
+    "weights": ("weights", Plan.weights),
+    "scores": ("score", Plan.score),
+    "tuned": ("finetune", Plan.finetune),
+}
+"""Kind of artifact → the stage that makes it and its plan; the others cost seconds."""
 
 
-def print_plan(chain: Chain) -> None:
-    """Print the plan of the chain's cache and training, and of the fine-tuning if it is asked for.
+def print_plan(chain: Chain, kinds: Collection[str]) -> None:
+    """Print what it takes to make artifacts from nothing.
+
+    Args:
+        chain: The settings.
+        kinds: Kinds of artifacts, what they need included.
 
     Raises:
-        SettingsError: The cache will not fit the storage.
+        SettingsError: What is written will not fit the storage.
     """
-    cache = plan_cache(chain)
-    settings = chain.settings
-    sae_bytes = PROCESS_BYTES + plan_training_memory(
-        settings.sae,
-        plan_cache_memory(settings.model, settings.run.token_budget).d_in,
-        device="cuda" if settings.train.gpus_per_worker else "cpu",
-        world_size=settings.train.workers,
-    )
+    plan = Plan(chain)
+    _print_corpus("sae_corpus", plan.sae_corpus)
+    if "weights" in kinds:
+        _print_corpus("corpus", plan.corpus)
+    price = chain.settings.run.price_per_gpu_hour
+    stages = {name: make(plan) for kind, (name, make) in PLANNED.items() if kind in kinds}
+    for name, stage in stages.items():
+        sys.stdout.write(f"plan: {name:10} {_described(stage, price)}\n")
+    hours = sum(stage.hours for stage in stages.values())
+    dollars = sum(stage.hours * stage.gpus for stage in stages.values()) * price
+    disk = sum(stage.disk_bytes for stage in stages.values())
     free = shutil.disk_usage(chain.root).free
-    dollars = cache.hours * settings.run.gpus_per_actor * settings.run.price_per_gpu_hour
-    lines = {
-        "rows": f"{cache.corpus.rows:,} in {cache.shards:,} shards, "
-        f"{cache.corpus.usable:.0%} usable",
-        "tokens": f"{cache.corpus.tokens:,}, longest row {cache.corpus.longest_tokens:,}",
-        "cache": f"{cache.bytes_on_disk / GIB:,.2f} GiB on disk, {free / GIB:,.1f} GiB free",
-        "actor": f"{cache.actor_bytes / GIB:,.2f} GiB of memory",
-        "forward": f"{cache.corpus.flops:.2e} operations, {cache.hours:,.3f} actor-hours, "
-        f"${dollars:,.2f}",
-        "training": f"{settings.sae.steps * settings.sae.batch_tokens:,} tokens, "
-        f"{sae_bytes / GIB:,.2f} GiB of memory for each of {settings.train.workers} rank(s)",
-    }
-    if isinstance(settings, FinetuneJobSettings):
-        lines["tuning"] = _tuning_line(chain, settings)
-    for name, line in lines.items():
-        sys.stdout.write(f"plan: {name:9} {line}\n")
-    if cache.bytes_on_disk > free:
+    sys.stdout.write(
+        f"plan: together   {hours:,.3f} worker-hours, ${dollars:,.2f}, {disk / GIB:,.2f} GiB on "
+        f"disk of {free / GIB:,.1f} GiB free\n"
+    )
+    if disk > free:
         raise SettingsError(
-            f"storage: the cache needs {cache.bytes_on_disk / GIB:,.1f} GiB, but {chain.root} has "
+            f"storage: the run needs {disk / GIB:,.1f} GiB, but {chain.root} has "
             f"{free / GIB:,.1f} GiB free; lower cache.tokens_per_sample or name another storage."
         )
 
 
-def _tuning_line(chain: Chain, settings: FinetuneJobSettings) -> str:
-    """Describe the fine-tuning; the subset is not known yet, so its longest row is the corpus'."""
-    tune, run = chain.finetune, settings.tune
-    run.accumulation(tune)
-    model = model_directory(tune.model)
-    rules = row_rules(training_processor(model), tune.max_tokens)
-    longest = longest_row(_spread_rows(chain.corpus), rules)
-    memory = PROCESS_BYTES + plan_tuning_memory(model_size(tune.model), tune, run, longest)
-    steps = f"{tune.max_steps:,} steps" if tune.max_steps else f"{tune.epochs:g} epochs"
-    return (
-        f"{steps} of {tune.global_batch:,} pairs, longest {longest:,} tokens, "
-        f"{memory / GIB:,.2f} GiB of memory for each of {run.workers} worker(s)"
+def _print_corpus(name: str, corpus: CorpusPlan) -> None:
+    sys.stdout.write(
+        f"plan: {name:10} {corpus.rows:,} rows, {corpus.usable:.0%} usable, "
+        f"{corpus.tokens:,} tokens, longest row {corpus.longest_tokens:,}\n"
     )
 
 
-def _flops_per_second(chain: Chain) -> float:
-    """Return the sustained speed of one actor."""
-    run = chain.settings.run
-    return run.gpus_per_actor * GPU_FLOPS or max(run.cpus_per_actor, 1) * CPU_FLOPS_PER_CORE
+def _described(stage: StagePlan, price: float) -> str:
+    """Describe a stage in a line."""
+    return (
+        f"{stage.flops:.2e} operations, {stage.hours:,.3f} worker-hours, "
+        f"${stage.hours * stage.gpus * price:,.2f}, {stage.worker_bytes / GIB:,.2f} GiB of memory "
+        f"a worker, {stage.disk_bytes / GIB:,.2f} GiB on disk"
+    )
 
 
 def _spread_rows(corpus: Corpus) -> Iterator[Sample | Rejection]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,9 +11,10 @@ import pytest
 from raysae.activations import CacheSettings
 from raysae.corpora import CorpusSettings
 from raysae.errors import DataError, SettingsError
+from raysae.models import model_size
 from raysae.settings import RunSettings
 from raysae.stages import plan as stage
-from raysae.stages.chain import Chain
+from raysae.stages.chain import Chain, FinetuneJobSettings
 from tests.corpora.rows import row, write_rows
 from tests.stages.chains import contents, small_settings
 from tests.stages.conftest import Made
@@ -34,53 +35,102 @@ def users_corpus(chain: Chain, path: Path) -> Chain:
     return Chain(replace(chain.settings, sae_corpus=CorpusSettings("align-anything", str(path))))
 
 
+ALL = ("activations", "saes", "weights", "scores")
+
+
 @pytest.mark.ray
 def test_where_every_row_is_sampled_the_plan_is_what_the_cache_became(made: Made) -> None:
     chain = made.chain
-    planned, metadata = stage.plan_cache(chain), chain.activations.metadata()
-    assert planned.shards == len(metadata["shards"])
-    assert (planned.corpus.rows, planned.corpus.usable) == (64, 1.0)
-    assert planned.corpus.tokens == metadata["tokens"]
+    planned, metadata = stage.Plan(chain), chain.activations.metadata()
+    assert (planned.sae_corpus.rows, planned.sae_corpus.usable) == (64, 1.0)
+    assert planned.sae_corpus.tokens == metadata["tokens"]
     columns = 4 + 4 + 4 + 1
-    assert planned.bytes_on_disk == metadata["tokens"] * (32 * 4 + columns)
+    assert planned.cache().disk_bytes == metadata["tokens"] * (32 * 4 + columns)
     data = [chain.activations.directory / shard["data"] for shard in metadata["shards"]]
-    assert planned.bytes_on_disk == pytest.approx(sum(p.stat().st_size for p in data), rel=0.05)
+    on_disk = sum(path.stat().st_size for path in data)
+    assert planned.cache().disk_bytes == pytest.approx(on_disk, rel=0.05)
+
+
+@pytest.mark.ray
+def test_states_of_the_weights_take_at_most_what_is_planned(made: Made) -> None:
+    planned = stage.Plan(made.chain).weights().disk_bytes
+    states = [*made.chain.weights.directory.glob("*top_tokens.arrow")]
+    assert len(states) > 1
+    assert 0.1 * planned < sum(path.stat().st_size for path in states) < 1.5 * planned
 
 
 def test_printing_a_plan_makes_nothing(chain: Chain, capsys: pytest.CaptureFixture[str]) -> None:
-    stage.print_plan(chain)
+    stage.print_plan(chain, ALL)
     lines = capsys.readouterr().out.splitlines()
-    assert all(line.startswith("plan: ") for line in lines)
-    assert re.search(r"rows +64 in 2 shards, 100% usable", lines[0])
-    assert "10,240 tokens" in lines[-1]
+    names = ["sae_corpus", "corpus", "cache", "train", "weights", "score", "together"]
+    assert [line.split()[:2] for line in lines] == [["plan:", name] for name in names]
+    assert re.search(r"sae_corpus +64 rows, 100% usable", lines[0])
+    assert re.search(r"corpus +96 rows", lines[1])
     assert contents(chain.root) == {}
+
+
+def test_only_what_is_made_is_planned(chain: Chain, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = replace(chain.settings, corpus=CorpusSettings("align-anything", "/nowhere"))
+    stage.print_plan(Chain(missing), ("activations",))
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == [
+        "sae_corpus",
+        "cache",
+        "together",
+    ]
+
+
+def test_work_is_that_of_every_pass(chain: Chain) -> None:
+    plan = stage.Plan(chain)
+    rows = chain.settings.weights.n_samples or 96
+    sae = chain.settings.sae
+    encoded = 2 * 32 * sae.d_sae * plan.corpus.tokens
+    assert plan.cache().flops == plan.sae_corpus.flops
+    assert plan.score().flops == plan.corpus.flops + encoded
+    assert plan.weights().flops == pytest.approx(plan.score().flops * min(1, rows / 96))
+    assert plan.train().flops == (
+        (2 * 32 * sae.d_sae + 8 * 32 * (sae.k + sae.aux_k)) * sae.steps * sae.batch_tokens
+    )
+
+
+def test_fine_tuning_is_planned(chain: Chain, capsys: pytest.CaptureFixture[str]) -> None:
+    shared = {f.name: getattr(chain.settings, f.name) for f in fields(chain.settings)}
+    settings = FinetuneJobSettings(**shared)
+    stage.print_plan(Chain(settings), (*ALL, "subsets", "tuned"))
+    *_, tuned, together = capsys.readouterr().out.splitlines()
+    assert re.match(r"plan: finetune +\d\.\d\de\+\d\d operations, ", tuned)
+    plan = stage.Plan(Chain(settings))
+    pairs = settings.finetune.max_steps * settings.finetune.global_batch
+    forward = 2 * plan.longest_pair * model_size(settings.model.path).text.flops(plan.longest_pair)
+    assert plan.finetune().flops == pytest.approx(pairs * 4 * forward)
+    assert together.startswith("plan: together")
 
 
 def test_kept_tokens_bound_the_disk(chain: Chain) -> None:
     few = Chain(replace(chain.settings, cache=CacheSettings(tokens_per_sample=2)))
-    assert stage.plan_cache(few).bytes_on_disk == 64 * 2 * (32 * 4 + 13)
+    assert stage.Plan(few).cache().disk_bytes == 64 * 2 * (32 * 4 + 13)
 
 
 def test_gpus_cost_money(chain: Chain, capsys: pytest.CaptureFixture[str]) -> None:
     run = RunSettings(gpus_per_actor=1.0, price_per_gpu_hour=1e12)
-    stage.print_plan(Chain(replace(chain.settings, run=run)))
-    assert re.search(r"\$[1-9]", capsys.readouterr().out)
+    stage.print_plan(Chain(replace(chain.settings, run=run)), ALL)
+    *_, together = capsys.readouterr().out.splitlines()
+    assert re.search(r"\$[1-9]", together)
 
 
 def test_what_does_not_fit_the_disk_is_refused(
     chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10, 0, 10))
-    with pytest.raises(SettingsError, match=r"^storage: the cache needs"):
-        stage.print_plan(chain)
+    with pytest.raises(SettingsError, match=r"^storage: the run needs"):
+        stage.print_plan(chain, ALL)
 
 
 def test_unusable_rows_lower_the_share(chain: Chain, tmp_path: Path) -> None:
     write_rows(tmp_path / "c" / "x.parquet", [row(), row(question=""), row(question="b?"), row()])
-    assert stage.plan_cache(users_corpus(chain, tmp_path / "c")).corpus.usable == 0.75
+    assert stage.Plan(users_corpus(chain, tmp_path / "c")).sae_corpus.usable == 0.75
 
 
 def test_a_corpus_without_a_usable_row_is_refused(chain: Chain, tmp_path: Path) -> None:
     write_rows(tmp_path / "c" / "x.parquet", [row(question="")])
     with pytest.raises(DataError, match=r"none of 1 sampled rows.*empty-question"):
-        stage.plan_cache(users_corpus(chain, tmp_path / "c"))
+        stage.Plan(users_corpus(chain, tmp_path / "c")).cache()
