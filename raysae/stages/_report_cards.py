@@ -157,12 +157,13 @@ def _token(ordinal: int, position: int, value: float, source: SampleSource) -> T
     before = text[max(0, place - CONTEXT_TOKENS) : place]
     after = text[place + 1 : place + 1 + CONTEXT_TOKENS]
     decode, ids = source.model.decode_tokens, prepared.token_id_n
-    # A token's own blanks show only beside its neighbours: decode with and without it.
-    whole, left = decode(ids[[*before, position]]), decode(ids[before])
+    # Blanks between tokens show only where neighbours are decoded together: with and without it.
+    left, up_to = decode(ids[before]), decode(ids[[*before, position]])
+    whole = decode(ids[[*before, position, *after]])
     return TokenExample(
         before=left,
-        token=whole[len(left) :] if whole.startswith(left) else decode(ids[[position]]),
-        after=decode(ids[after]),
+        token=up_to[len(left) :] if up_to.startswith(left) else decode(ids[[position]]),
+        after=whole[len(up_to) :] if whole.startswith(up_to) else decode(ids[after]),
         value=value,
         sample_id=prepared.sample_id,
         position=position,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -56,7 +55,6 @@ def run_report(chain: Chain) -> StageResult:
     page = render_report(_gather(chain))
     put_bytes(artifact.directory / REPORT_FILE, page.encode())
     artifact.finish({"rows": 0, "rejected": 0, "seconds": time.monotonic() - started})
-    sys.stdout.write(f"report: {artifact.directory / REPORT_FILE}\n")
     return StageResult(0, 0, resumed=False)
 
 
