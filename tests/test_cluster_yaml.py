@@ -43,4 +43,8 @@ def test_workers_are_spot_and_start_from_none(config: dict[str, Any]) -> None:
 def test_dashboard_is_not_open_to_the_network(config: dict[str, Any]) -> None:
     (start,) = [c for c in config["head_start_ray_commands"] if "ray start" in c]
     assert "--dashboard-host=127.0.0.1" in start
+
+
+def test_every_node_has_the_token_that_it_asks_for(config: dict[str, Any]) -> None:
     assert any("RAY_AUTH_MODE=token" in command for command in config["setup_commands"])
+    assert config["file_mounts"]["/home/ubuntu/.ray/auth_token"] == "~/.ray/auth_token"
