@@ -9,13 +9,14 @@ Layout under `<storage>/scores/`:
 A row group holds the scores of one row range of one file by one scorer. Its *lineage* is a hash of
 everything else that determines it (file content, model, SAE, weights, scorer, version), its key a
 hash of lineage and range. Publishing a row group replaces those of its lineage that overlap it, so
-that a reader who opens the latest manifest counts no row twice.
+that a reader who opens the latest manifest counts no row twice; one who knows its row groups reads
+them by their marks.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -150,27 +151,32 @@ class ScoreTable:
         """Return the latest manifest's row groups."""
         return self._latest()[1]
 
-    def read(self, groups: Iterable[RowGroup]) -> pa.Table:
-        """Read some row groups through the latest manifest.
+    def read(self, groups: Iterable[RowGroup], columns: Sequence[str] | None = None) -> pa.Table:
+        """Read some complete row groups, whether or not the latest manifest lists them.
+
+        Who knows which row groups belong together needs no manifest: another job that cuts the same
+        rows otherwise may replace them there at any moment, but never changes their files.
+
+        Args:
+            groups: The row groups, in the order of the result.
+            columns: Only these of `SCORE_SCHEMA`; all of them if None.
 
         Raises:
-            DataError: One of them is not live, or its file is damaged.
+            DataError: One of them is not complete, or its file is damaged.
         """
-        live = {entry["path"] for entry in self.live()}
+        names = SCORE_SCHEMA.names if columns is None else list(columns)
         tables = []
         for group in groups:
-            if group.path not in live:
-                raise DataError(
-                    f"{self.directory}: no manifest lists {group.path}; score the corpus again."
-                )
+            path = self.directory / group.path
+            if self.mark(group) is None:
+                raise DataError(f"{path} is not complete; score the corpus again.")
             try:
-                tables.append(pq.read_table(self.directory / group.path, partitioning=None))
+                tables.append(pq.read_table(path, columns=names, partitioning=None))
             except (OSError, pa.ArrowException) as error:
-                path = self.directory / group.path
                 raise DataError(
                     f"{path} cannot be read ({error}); delete it and score again."
                 ) from error
-        return pa.concat_tables(tables) if tables else SCORE_SCHEMA.empty_table()
+        return pa.concat_tables(tables) if tables else SCORE_SCHEMA.empty_table().select(names)
 
     def _mark_path(self, group: RowGroup) -> Path:
         return self.directory / "marks" / f"{group.key}.done.json"

@@ -46,6 +46,9 @@ REPORT_FILE = "report.html"
 SHOWN_SAMPLES = 12
 """Best and worst samples on the page."""
 
+COMPARED_COLUMNS = ("ordinal", "score", "text_tokens", "image_tokens")
+"""What the page needs of a scorer that does not decide."""
+
 
 def run_report(chain: Chain) -> StageResult:
     """Write the report of one subset."""
@@ -101,11 +104,17 @@ def _gather(chain: Chain) -> ReportContent:
 
 
 def _scores(chain: Chain) -> dict[str, pa.Table]:
-    """Return every scorer's rows, all in order of the corpus, so that columns line up."""
+    """Return every scorer's rows, all in order of the corpus, so that columns line up.
+
+    Only the deciding scorer's rows are shown one by one, with all of their columns.
+    """
     table = ScoreTable(chain.root)
     shards = chain.shards(chain.corpus)
     return {
-        scorer: table.read(chain.row_group(shard, scorer) for shard in shards).sort_by("ordinal")
+        scorer: table.read(
+            (chain.row_group(shard, scorer) for shard in shards),
+            None if scorer == chain.settings.select.scorer else COMPARED_COLUMNS,
+        ).sort_by("ordinal")
         for scorer in SCORERS
     }
 

@@ -36,7 +36,8 @@ def run_select(chain: Chain) -> StageResult:
     artifact.begin()
     shards = chain.shards(chain.corpus)
     scores = ScoreTable(chain.root).read(
-        chain.row_group(shard, settings.scorer) for shard in shards
+        (chain.row_group(shard, settings.scorer) for shard in shards),
+        ("sample_id", "ordinal", "score"),
     )
     selection = select(scores, settings)
     kept = selection.kept["ordinal"].to_numpy()

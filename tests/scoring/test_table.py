@@ -91,12 +91,21 @@ def test_a_mark_says_what_was_written(table: ScoreTable) -> None:
     }
 
 
-def test_readers_see_only_what_a_manifest_names(table: ScoreTable) -> None:
-    table.write(FIRST, rows(FIRST), {})
-    assert table.mark(FIRST) is not None
-    assert table.live() == []
-    with pytest.raises(DataError, match="no manifest"):
+def test_a_marked_group_is_read_by_who_knows_it_but_live_only_in_a_manifest(
+    table: ScoreTable,
+) -> None:
+    with pytest.raises(DataError, match="is not complete; score the corpus again"):
         table.read([FIRST])
+    table.write(FIRST, rows(FIRST), {})
+    assert table.live() == []
+    assert table.read([FIRST]).equals(rows(FIRST))
+
+
+def test_columns_can_be_chosen(table: ScoreTable) -> None:
+    add(table, FIRST)
+    wanted = ("score", "ordinal")
+    assert table.read([FIRST], wanted).equals(rows(FIRST).select(wanted))
+    assert table.read([], wanted).equals(SCORE_SCHEMA.empty_table().select(wanted))
 
 
 def test_the_manifest_opens_as_a_partitioned_dataset(table: ScoreTable) -> None:
@@ -128,9 +137,7 @@ def test_overlapping_rows_of_the_same_lineage_are_replaced(
     add(table, FIRST, beside)
     add(table, other)
     assert live_paths(table) == sorted([other.path, beside.path])
-    if other.path != FIRST.path:
-        with pytest.raises(DataError, match="no manifest"):
-            table.read([FIRST])
+    assert table.read([FIRST]).equals(rows(FIRST))
 
 
 @pytest.mark.parametrize(
@@ -254,6 +261,14 @@ def test_a_shortened_file_is_no_group_and_is_named_when_read(table: ScoreTable, 
     path.write_bytes(path.read_bytes()[:keep])
     assert table.mark(FIRST) is None
     with pytest.raises(DataError, match=FIRST.key):
+        table.read([FIRST])
+
+
+def test_a_damaged_file_is_named_when_read(table: ScoreTable) -> None:
+    add(table, FIRST)
+    path = table.directory / FIRST.path
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(DataError, match=rf"{FIRST.key}.*cannot be read.*delete it"):
         table.read([FIRST])
 
 
