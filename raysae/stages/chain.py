@@ -241,9 +241,10 @@ class Chain:
     def row_group(self, shard: ShardSpec, scorer: str) -> RowGroup:
         """Name a shard's row group in the score table.
 
-        A scorer that needs no SAE is not keyed by one, so that a new SAE does not redo it. The
-        file's place in the snapshot counts, because ordinals are stored: the same file after
-        another one, or twice, has other rows in the table.
+        Every scorer is keyed by the model, which decides which rows are usable. A scorer that needs
+        no SAE is not keyed by one, so that a new SAE does not redo it. The file's place in the
+        snapshot counts, because ordinals are stored: the same file after another one, or twice, has
+        other rows in the table.
         """
         lineage: dict[str, Any] = {
             "file": self.corpus.snapshot.files[shard.file_index].fingerprint,
@@ -252,13 +253,10 @@ class Chain:
             "scorer": scorer,
             "version": SCORER_VERSION,
             "settings": asdict(self.settings.score),
+            "model": self.model_content,
         }
         if scorer in SAE_SCORERS:
-            lineage |= {
-                "model": self.model_content,
-                "sae": self.sae.id,
-                "weights": self.weights.id,
-            }
+            lineage |= {"sae": self.sae.id, "weights": self.weights.id}
         name = self.settings.corpus.name
         return RowGroup(name, scorer, content_id(lineage), shard.start, shard.stop)
 

@@ -71,7 +71,7 @@ class ScoreWorker:
             scored = score_batch(
                 codes, batch, self.weights, self.score, sample_ids=ids, ordinals=ordinals
             )
-            # No model's token counts: this scorer's rows are the same whichever model is used.
+            # Needs neither codes nor weights, so its rows stay when only the SAE changes.
             scored["random"] = score_random(ids, ordinals, self.score.seed)
             for scorer, table in scored.items():
                 parts[scorer].append(table)

@@ -138,6 +138,16 @@ def test_every_other_field_of_the_model_is_part_of_the_ids(
     assert Chain(changed).activations.id != Chain(settings).activations.id
 
 
+def test_all_scores_are_keyed_by_what_decides_which_rows_are_usable(
+    settings: FinetuneJobSettings,
+) -> None:
+    longer = replace(settings.model, text="question+answer")
+    one, other = Chain(settings), Chain(replace(settings, model=longer))
+    shard = one.shards(one.corpus)[0]
+    for scorer in SCORERS:
+        assert one.row_group(shard, scorer).lineage != other.row_group(shard, scorer).lineage
+
+
 def test_scores_that_need_no_sae_are_not_keyed_by_one(settings: FinetuneJobSettings) -> None:
     one, other = Chain(settings), Chain(replace(settings, sae=replace(TINY_SAE, seed=1)))
     for shard in one.shards(one.corpus):

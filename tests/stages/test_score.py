@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -8,11 +11,15 @@ import pytest
 
 from raysae.pipeline import make
 from raysae.sample import Modality, Sample
-from raysae.scoring import SCORERS
+from raysae.scoring import SCORERS, SelectionSettings
 from raysae.scoring.table import ScoreTable
 from raysae.scoring.tokens import random_score
+from raysae.stages._hidden_states import Reading
 from raysae.stages.chain import Chain, ShardSettings
 from raysae.stages.live_scores import score_marks, scores_are_live
+from raysae.stages.report import run_report
+from raysae.stages.score import ScoreWorker
+from raysae.stages.select import run_select
 from tests.reference import scoring as reference
 from tests.stages.chains import contents, unfinished_files
 from tests.stages.conftest import Made
@@ -93,6 +100,32 @@ def test_a_lost_row_group_is_scored_again_and_only_it(made: Made) -> None:
     assert len(after) == len(before) + 1
 
 
+def test_a_model_that_takes_fewer_rows_has_row_groups_of_its_own(
+    made: Made, tmp_path: Path
+) -> None:
+    here = made.chain
+    lengths = [row["text_tokens"] + row["image_tokens"] for row in scores_of(here, "l0")]
+    directory = shutil.copytree(here.settings.model.path, tmp_path / "shorter")
+    config = json.loads((directory / "config.json").read_bytes())
+    config["text_config"]["max_position_embeddings"] = sorted(lengths)[48]
+    (directory / "config.json").write_text(json.dumps(config))
+    model = replace(here.settings.model, path=str(directory))
+    there = Chain(replace(made.settings, model=model))
+    shards = there.shards(there.corpus)
+    worker = ScoreWorker(
+        root=there.root,
+        groups={shard.name: {"random": there.row_group(shard, "random")} for shard in shards},
+        reading=Reading.of(there.settings),
+        sae=here.sae.directory,
+        weights=here.weights.directory,
+        score=there.settings.score,
+    )
+    usable = sum(worker.work(s, there.corpus.read_samples(s))["rows"] for s in shards)
+    assert 0 < usable < 96
+    assert len(scores_of(there, "random")) == usable
+    assert len(scores_of(here, "random")) == 96
+
+
 def test_the_same_rows_cut_into_other_shards_are_counted_once(made: Made) -> None:
     """Only `random` has a lineage in common: other shards make another cache and another SAE."""
     here = made.chain
@@ -107,6 +140,11 @@ def test_the_same_rows_cut_into_other_shards_are_counted_once(made: Made) -> Non
     live = _live_random(here, table)
     assert sum(entry["rows"] for entry in live) == 96
     assert not scores_are_live(here)
+    # A job that is under way goes on with its own row groups.
+    by_random = Chain(replace(made.settings, select=SelectionSettings("random", n=7)))
+    assert run_select(by_random).rows == 7
+    run_report(by_random)
+    assert by_random.report.is_finished()
     again = make(here, "scores")
     assert again is not None
     assert again.resumed
