@@ -45,7 +45,8 @@ class RunSettings:
         gpus_per_actor: GPUs that Ray reserves for each actor; fractions share one. 0 runs on the
             CPU.
         token_budget: Padded tokens in one forward pass, at most; bounds the memory of a batch.
-        max_retries: How often a shard is tried again after its actor or node was lost.
+        max_retries: How often one actor is started again over its life, and how often the reading
+            of one shard is tried again, after its process or node was lost.
         max_rejected_fraction: The job fails with exit code 3 when more rows than this are rejected.
         price_per_gpu_hour: Dollars, for `--plan` only.
     """

@@ -16,7 +16,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import ray.data
-from ray.exceptions import RayTaskError
+from ray.exceptions import (
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 
 from raysae.artifacts import ShardSpec
 from raysae.corpora import Corpus
@@ -68,14 +74,22 @@ def run_shards(
         run: Actors, devices, retries.
 
     Raises:
-        RaysaeError: What a worker raised, unwrapped from Ray's own errors.
+        RaysaeError: What a worker raised, unwrapped from Ray's own errors, or that processes died
+            too often.
     """
     if not tasks:
         return {}
     connect()
     dataset = (
         ray.data.from_items([_to_row(task) for task in tasks], override_num_blocks=len(tasks))
-        .map(_read_shard, fn_kwargs={"corpus": corpus}, num_cpus=READER_CPUS)
+        # Ray Data's own default is to try for ever: a row that kills its decoder or its actor would
+        # loop.
+        .map(
+            _read_shard,
+            fn_kwargs={"corpus": corpus},
+            num_cpus=READER_CPUS,
+            max_retries=run.max_retries,
+        )
         .map_batches(
             _WorkerActor,
             fn_constructor_args=(worker_class, dict(worker_arguments)),
@@ -87,14 +101,13 @@ def run_shards(
             ),
             num_cpus=run.cpus_per_actor,
             num_gpus=run.gpus_per_actor,
-            # Ray Data's own default is to restart for ever: a row that kills its actor would loop.
             max_restarts=run.max_retries,
             # A task fails about once a second until the cluster notices that its node is gone, in
             # 15 seconds and more; its actor limits it, which fails it once it is dead for good.
             max_task_retries=-1,
         )
     )
-    with unwrapped_errors():
+    with unwrapped_errors(), described_deaths(stage, run.max_retries):
         return _sum_counts(
             stage, len(tasks), (json.loads(r["counts"]) for r in dataset.iter_rows())
         )
@@ -203,6 +216,33 @@ def unwrapped_errors() -> Iterator[None]:
         # Ray Data appends advice about its own retry settings.
         known.args = (str(known).split("\nFailed to ", maxsplit=1)[0],)
         raise known from None
+
+
+@contextmanager
+def described_deaths(stage: str, max_retries: int) -> Iterator[None]:
+    """Say in one sentence that processes died until `run.max_retries` was used up.
+
+    Args:
+        stage: Its name, for the message.
+        max_retries: `run.max_retries`.
+
+    Raises:
+        RaysaeError: A reading process or an actor was lost for good.
+    """
+    try:
+        yield
+    except (WorkerCrashedError, OutOfMemoryError, NodeDiedError) as error:
+        raise RaysaeError(
+            f"{stage}: reading one shard failed {max_retries + 1} times because its process was "
+            "lost (a row that crashes its decoder, too little memory, or lost nodes); remove the "
+            "row, lower shards.max_rows or raise run.max_retries."
+        ) from error
+    except RayActorError as error:
+        raise RaysaeError(
+            f"{stage}: an actor was lost and is not restarted more than run.max_retries = "
+            f"{max_retries} times (a row that crashes it, too little memory, or lost nodes); lower "
+            "run.token_budget or shards.max_rows, or raise run.max_retries."
+        ) from error
 
 
 def cause_of_ours(error: BaseException | None) -> RaysaeError | None:

@@ -20,7 +20,7 @@ def connect() -> None:
         _opened.append(True)
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
-    # Ray 2.60 has no other way to limit an actor pool's restarts (pyproject.toml stops below 2.64).
+    # Ray 2.60 has no other way to limit retries and restarts (pyproject.toml stops below 2.64).
     warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import pickle
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from ray.train import WorkerGroupError
 
 from raysae.artifacts import ShardSpec, plan_shards
 from raysae.corpora import Corpus, CorpusSettings, open_corpus
-from raysae.errors import DataError, SettingsError
+from raysae.errors import DataError, RaysaeError, SettingsError
 from raysae.sample import Rejection, Sample
 from raysae.settings import RunSettings
 from raysae.stages import _pool
@@ -114,6 +116,52 @@ def test_shards_are_worked_on_once_each_and_counts_are_summed(
     assert counts == {"rows": 5, "tokens": 20}
     written = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert written == {"shard-00000": "[0, 1, 2, 3]\n", "shard-00002": "[9]\n"}
+
+
+class DeadlyCorpus(Corpus):
+    """Reading it ends the process, as a decoder written in C can; each try leaves a file."""
+
+    def __init__(self, tries: Path) -> None:
+        self.tries = tries
+
+    @classmethod
+    def check_columns(cls, schema: Any, file: str) -> None:
+        raise NotImplementedError
+
+    def samples(self, table: Any, first_ordinal: int) -> Any:
+        raise NotImplementedError
+
+    def read_samples(self, shard: ShardSpec) -> list[Sample | Rejection]:
+        (self.tries / f"{time.time_ns()}-{os.getpid()}").touch()
+        os._exit(1)
+
+
+class DeadlyWorker:
+    def __init__(self, tries: Path) -> None:
+        self.tries = tries
+
+    def work(self, shard: ShardSpec, samples: Sequence[Any]) -> dict[str, Any]:
+        (self.tries / f"{time.time_ns()}-{os.getpid()}").touch()
+        os._exit(1)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("shared_ray")
+@pytest.mark.parametrize("where", ["reader", "actor"])
+def test_a_row_that_always_kills_its_process_ends_the_job(
+    corpus: Corpus, tmp_path: Path, where: str
+) -> None:
+    with pytest.raises(RaysaeError, match=r"^test: [^\n]*lost[^\n]*run\.max_retries\.$") as error:
+        run_shards(
+            "test",
+            DeadlyCorpus(tmp_path) if where == "reader" else corpus,
+            [ShardTask(plan_shards([4], 4)[0])],
+            worker_class=DeadlyWorker,
+            worker_arguments={"tries": tmp_path},
+            run=RunSettings(max_retries=1),
+        )
+    assert error.value.exit_code == 1
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.ray
