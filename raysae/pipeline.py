@@ -118,7 +118,7 @@ STAGES: Mapping[str, Stage] = {
         run=_run_select,
     ),
     "reports": Stage(
-        needs=("activations", "saes", "weights", "scores", "subsets"),
+        needs=("saes", "weights", "scores", "subsets"),
         where=lambda chain: chain.report.directory,
         finished=lambda chain: chain.report.is_finished(),
         run=_run_report,

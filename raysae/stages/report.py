@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raysae.artifacts import Artifact, package_versions, read_json
+from raysae.artifacts import package_versions, read_json
 from raysae.corpora import known_corruption
 from raysae.interpret import (
     ArtifactRef,
@@ -85,10 +85,7 @@ def _gather(chain: Chain) -> ReportContent:
         corpus=settings.corpus.name,
         selection=_selection(chain),
         stages=_stages(chain, sum_counts(marks)),
-        artifacts=tuple(
-            ArtifactRef(role, artifact.name, str(artifact.metadata()["finished_at"]))
-            for role, artifact in _artifacts(chain).items()
-        ),
+        artifacts=_artifacts(chain),
         settings=asdict(settings),
         packages=package_versions(),
         rejections=group_rejections(Rejection(**row) for m in marks for row in m["rejections"]),
@@ -119,14 +116,18 @@ def _scores(chain: Chain) -> dict[str, pa.Table]:
     }
 
 
-def _artifacts(chain: Chain) -> dict[str, Artifact]:
-    """Return the artifacts that the page is about, by role."""
-    return {
-        "activations": chain.activations,
-        "sae": chain.sae,
-        "weights": chain.weights,
-        "subset": chain.subset,
-    }
+def _artifacts(chain: Chain) -> tuple[ArtifactRef, ...]:
+    """Return the artifacts that the page is about."""
+    # The cache may have been removed since: the SAE's metadata tells of it.
+    cache = chain.sae.metadata()["activations"]
+    there = {"sae": chain.sae, "weights": chain.weights, "subset": chain.subset}
+    return (
+        ArtifactRef("activations", cache["name"], cache["finished_at"]),
+        *(
+            ArtifactRef(role, artifact.name, str(artifact.metadata()["finished_at"]))
+            for role, artifact in there.items()
+        ),
+    )
 
 
 def _selection(chain: Chain) -> SelectionSummary:
@@ -148,7 +149,8 @@ def _selection(chain: Chain) -> SelectionSummary:
 
 def _stages(chain: Chain, scored: Mapping[str, int]) -> tuple[StageCounts, ...]:
     """Return what each stage read and how long it took."""
-    cache, train = chain.activations.metadata(), chain.sae.metadata()
+    train = chain.sae.metadata()
+    cache = train["activations"]
     weights, subset = chain.weights.metadata(), chain.subset.metadata()
     # Training reads tokens, not rows; its tokens by modality are those of the held-out health.
     trained = dict.fromkeys(COUNTED, 0)

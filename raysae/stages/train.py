@@ -26,7 +26,7 @@ from raysae.sae import Ranks, SaeHealth, SaeSettings, SaeTrainer, save_saelens
 from raysae.stages._pool import unwrapped_errors
 from raysae.stages.chain import Chain, TrainRunSettings
 from raysae.stages.connection import connect
-from raysae.stages.result import StageResult
+from raysae.stages.result import COUNTED, StageResult
 from raysae.storage import put_file, put_json, temporary_sibling
 
 START_SAMPLE_TOKENS = 8192
@@ -100,12 +100,20 @@ def run_train(chain: Chain) -> StageResult:
                 "d_in": task.d_in,
                 "workers": task.run.workers,
                 "health": health,
+                "activations": _about(chain.activations),
                 "seconds": time.monotonic() - started,
             }
         )
     shutil.rmtree(checkpoints, ignore_errors=True)
     _print_health(health)
     return StageResult(task.sae.steps * task.sae.batch_tokens, 0, resumed)
+
+
+def _about(cache: Artifact) -> dict[str, Any]:
+    """Return what a report tells of the cache, so that a used-up cache can be removed."""
+    metadata = cache.metadata()
+    told = ("finished_at", "seconds", *COUNTED)
+    return {"name": cache.name, **{name: metadata[name] for name in told}}
 
 
 def _train_task(chain: Chain) -> TrainTask:

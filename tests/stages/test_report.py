@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from raysae.corpora import known_corruption
-from raysae.scoring import SCORERS
+from raysae.pipeline import make
+from raysae.scoring import SCORERS, SelectionSettings
+from raysae.stages.chain import Chain
 from tests.stages.chains import unfinished_files
 from tests.stages.conftest import Made
 
@@ -57,3 +62,16 @@ def test_it_is_finished(made: Made) -> None:
     report = made.chain.report
     assert report.is_finished()
     assert unfinished_files(report.directory) == []
+
+
+def test_a_cache_that_was_removed_is_not_made_again(made: Made, tmp_path: Path) -> None:
+    root = shutil.copytree(made.chain.root, tmp_path / "storage")
+    select = SelectionSettings(fraction=0.25)
+    chain = Chain(replace(made.settings, storage=str(root), select=select))
+    cache = chain.activations
+    shutil.rmtree(cache.directory)
+    assert make(chain, "reports") is not None
+    assert not cache.directory.exists()
+    page = (chain.report.directory / "report.html").read_text(encoding="utf-8")
+    assert cache.name in page
+    assert f"{made.chain.activations.metadata()['text_tokens']:,}" in text_of(page)
