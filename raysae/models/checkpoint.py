@@ -34,30 +34,31 @@ _WITHOUT_EFFECT = frozenset(
 )
 
 
-def model_directory(path: str) -> Path:
+def model_directory(path: str, setting: str = "model.path") -> Path:
     """Return the directory that a model setting names.
 
     Args:
         path: A directory, or the name of a shipped model.
+        setting: The setting that holds it, for messages.
 
     Raises:
         SettingsError: There is no such directory, or it holds no configuration or no safetensors.
     """
     is_shipped = re.fullmatch(r"[\w.-]+", path) and (SHIPPED / path / "config.json").is_file()
-    directory = SHIPPED / path if is_shipped else Path(path)
+    directory = SHIPPED / path if is_shipped else Path(path).expanduser()
     if not directory.is_dir():
         names = ", ".join(sorted(p.name for p in SHIPPED.glob("*/") if p.is_dir())) or "none"
         raise SettingsError(
-            f"model.path: {path!r} is neither a directory nor a shipped model ({names}); download "
+            f"{setting}: {path!r} is neither a directory nor a shipped model ({names}); download "
             "the model and name its directory."
         )
     if not (directory / "config.json").is_file():
         raise SettingsError(
-            f"model.path: {directory} has no config.json; name a directory in Hugging Face format."
+            f"{setting}: {directory} has no config.json; name a directory in Hugging Face format."
         )
     if not any(directory.glob("*.safetensors")):
         raise SettingsError(
-            f"model.path: {directory} has no *.safetensors file, and no other format is read; "
+            f"{setting}: {directory} has no *.safetensors file, and no other format is read; "
             "convert the weights with save_pretrained."
         )
     return directory

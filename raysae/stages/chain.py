@@ -17,6 +17,7 @@ from raysae.corpora import Corpus, CorpusSettings, open_corpus
 from raysae.errors import SettingsError
 from raysae.finetune import FinetuneRunSettings, FinetuneSettings
 from raysae.models import ModelSettings, model_fingerprint, plan_cache_memory
+from raysae.models.checkpoint import SHIPPED, model_directory
 from raysae.sae import SaeSettings
 from raysae.scoring import (
     SAE_SCORERS,
@@ -167,11 +168,24 @@ class FinetuneJobSettings(ChainSettings):
 
 
 class Chain:
-    """The artifacts that some settings determine, each computed when it is first asked for."""
+    """The artifacts that some settings determine, each computed when it is first asked for.
+
+    Args:
+        settings: Relative paths in them are those of this process; `Chain.settings` has them
+            absolute, because every worker has a working directory and a home of its own.
+
+    Raises:
+        SettingsError: The storage cannot be written, or a model's path names no model.
+    """
 
     def __init__(self, settings: ChainSettings) -> None:
+        model = replace(settings.model, path=_resolved_model(settings.model.path, "model.path"))
         storage = resolved_storage(settings.storage)
-        self.settings = replace(settings, storage=storage)
+        resolved = replace(settings, storage=storage, model=model)
+        if isinstance(resolved, FinetuneJobSettings) and resolved.finetune.model:
+            tuned = _resolved_model(resolved.finetune.model, "finetune.model")
+            resolved = replace(resolved, finetune=replace(resolved.finetune, model=tuned))
+        self.settings = resolved
         self.root: Path = writable_root(storage)
 
     @cached_property
@@ -313,3 +327,9 @@ class Chain:
     ) -> Artifact:
         """Name an artifact by what determines it."""
         return Artifact(self.root, ArtifactSpec(kind, version, settings, inputs))
+
+
+def _resolved_model(path: str, setting: str) -> str:
+    """Return a model's absolute path, or the name itself if it is a shipped model's."""
+    directory = model_directory(path, setting)
+    return path if directory == SHIPPED / path else str(directory.absolute())

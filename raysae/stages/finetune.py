@@ -73,7 +73,7 @@ def run_finetune(
     from raysae.models.checkpoint import model_directory
 
     run.accumulation(settings)
-    model = model_directory(settings.model).absolute()
+    model = model_directory(settings.model, "finetune.model").absolute()
     check_model(model, settings)
     artifact.begin()
     work = artifact.directory / "work"

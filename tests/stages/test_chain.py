@@ -228,8 +228,53 @@ def test_the_model_that_is_tuned_is_the_one_that_was_read_unless_named(
     settings: FinetuneJobSettings,
 ) -> None:
     assert Chain(settings).finetune.model == settings.model.path
-    named = replace(settings, finetune=FinetuneSettings(model="/other"))
-    assert Chain(named).finetune.model == "/other"
+    named = replace(settings, finetune=FinetuneSettings(model="builtin-llava-next"))
+    assert Chain(named).finetune.model == "builtin-llava-next"
+
+
+@pytest.mark.parametrize("path", ["models/m", "~/models/m"])
+def test_a_models_path_is_resolved_once_and_changes_no_id(
+    settings: FinetuneJobSettings,
+    before: dict[str, Any],
+    path: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Workers have another working directory, and perhaps another home."""
+    model = shutil.copytree(settings.model.path, tmp_path / "models" / "m")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    named = replace(
+        settings,
+        model=replace(settings.model, path=path),
+        finetune=replace(settings.finetune, model=path),
+    )
+    chain = Chain(named)
+    assert chain.settings.model.path == str(model)
+    assert chain.finetune.model == str(model)
+    assert ids(named) == before
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("HOME", str(tmp_path / "elsewhere"))
+    assert chain.model_content["fingerprint"] == Chain(settings).model_content["fingerprint"]
+
+
+def test_a_shipped_models_name_stays(tmp_path: Path) -> None:
+    chain = Chain(ChainSettings(storage=str(tmp_path)))
+    assert chain.settings.model.path == "builtin-llava-next"
+
+
+@pytest.mark.parametrize("field", ["model.path", "finetune.model"])
+def test_a_missing_model_is_named_by_its_own_setting(
+    settings: FinetuneJobSettings, field: str
+) -> None:
+    wrong = (
+        replace(settings, model=replace(settings.model, path="/nowhere"))
+        if field == "model.path"
+        else replace(settings, finetune=FinetuneSettings(model="/nowhere"))
+    )
+    with pytest.raises(SettingsError, match=rf"^{field}: '/nowhere'"):
+        Chain(wrong)
 
 
 def test_storage_below_a_file_is_refused(settings: FinetuneJobSettings, tmp_path: Path) -> None:
