@@ -253,8 +253,13 @@ def cause_of_ours(error: BaseException | None) -> RaysaeError | None:
         if isinstance(error, RaysaeError) and not isinstance(error, RayTaskError):
             return error
         seen.append(error)
-        # Ray Train: the failures of the ranks, by rank; Ray Core: the exception in the worker.
+        # Ray Train: the failures of the ranks, by rank, or of its controller; Ray Core: the
+        # exception in the worker.
         failures = getattr(error, "worker_failures", None) or {}
-        inner = next(iter(failures.values()), None) or getattr(error, "cause", None)
+        inner = (
+            next(iter(failures.values()), None)
+            or getattr(error, "controller_failure", None)
+            or getattr(error, "cause", None)
+        )
         error = inner if isinstance(inner, BaseException) else error.__cause__
     return None

@@ -6,7 +6,6 @@ import shutil
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +14,16 @@ from typing import Any
 import numpy as np
 import ray.train
 import ray.train.collective
+import ray.train.torch
 import torch
-from ray.train.torch import TorchConfig, TorchTrainer
 
 from raysae.activations import CachedTokens, CacheReader, ReadingOrder
 from raysae.artifacts import Artifact, read_json
 from raysae.errors import DataError
 from raysae.models import ModelSettings
 from raysae.sae import Ranks, SaeHealth, SaeSettings, SaeTrainer, save_saelens
-from raysae.stages._pool import unwrapped_errors
+from raysae.stages._ranks import RankPlan, run_ranks
 from raysae.stages.chain import Chain, TrainRunSettings
-from raysae.stages.connection import connect
 from raysae.stages.result import COUNTED, StageResult
 from raysae.storage import put_file, put_json, temporary_sibling
 
@@ -89,8 +87,9 @@ def run_train(chain: Chain) -> StageResult:
     started = time.monotonic()
     checkpoints = artifact.directory / CHECKPOINTS
     resumed = bool(_saved(checkpoints))
-    connect()
-    _fit(task, checkpoints)
+    run = task.run
+    plan = RankPlan(run.workers, run.cpus_per_worker, run.gpus_per_worker, run.max_failures)
+    run_ranks(_train_rank, {"task": task}, plan, checkpoints)
     health = read_json(artifact.directory / HEALTH_FILE)
     if not artifact.is_finished():  # A run beside this one may have been the first.
         artifact.finish(
@@ -142,36 +141,6 @@ def _train_task(chain: Chain) -> TrainTask:
 def _held_out(shards: int) -> int:
     """Return how many shards are held out: a twentieth, at least one unless there is but one."""
     return 0 if shards == 1 else max(1, shards // 20)
-
-
-def _fit(task: TrainTask, checkpoints: Path) -> None:
-    """Run the ranks under Ray Train; an earlier run's checkpoints are taken up again.
-
-    Ray Train restarts the ranks but is handed no checkpoint: the list that it keeps of them is not
-    written atomically (a kill at that moment leaves a run that never starts again), and two runs at
-    once would delete each other's.
-    """
-    trainer = TorchTrainer(
-        _train_rank,
-        train_loop_config={"task": task},
-        torch_config=TorchConfig(backend="nccl" if task.run.gpus_per_worker else "gloo"),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=task.run.workers,
-            use_gpu=task.run.gpus_per_worker > 0,
-            resources_per_worker={
-                "CPU": task.run.cpus_per_worker,
-                **({"GPU": task.run.gpus_per_worker} if task.run.gpus_per_worker else {}),
-            },
-        ),
-        run_config=ray.train.RunConfig(
-            name=f"run-{uuid.uuid4().hex}",
-            storage_path=str(checkpoints),
-            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
-            failure_config=ray.train.FailureConfig(max_failures=task.run.max_failures),
-        ),
-    )
-    with unwrapped_errors():
-        trainer.fit()
 
 
 def _train_rank(config: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import ray
 from ray.exceptions import RayTaskError
-from ray.train import WorkerGroupError
+from ray.train import ControllerError, WorkerGroupError
 
 from raysae.artifacts import ShardSpec, plan_shards
 from raysae.corpora import Corpus, CorpusSettings, open_corpus
@@ -75,6 +75,7 @@ def test_our_errors_are_found_inside_rays() -> None:
     assert cause_of_ours(ours) is ours
     assert cause_of_ours(caused) is ours
     assert cause_of_ours(WorkerGroupError("rank 1 failed", {1: caused})) is ours
+    assert cause_of_ours(ControllerError(ours)) is ours
     task = RayTaskError("f", "Traceback …", ours)
     assert cause_of_ours(task) is ours
     # What `ray.get` raises is of both classes, but its text is the traceback.

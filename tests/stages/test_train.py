@@ -110,8 +110,7 @@ def test_relu_is_trained_too(made: Made) -> None:
 def test_a_damaged_cache_stops_training_with_the_readers_own_words(
     made: Made, tmp_path: Path
 ) -> None:
-    run = TrainRunSettings(max_failures=0)
-    chain = with_the_same_cache(made, tmp_path / "storage", train=run)
+    chain = with_the_same_cache(made, tmp_path / "storage")
     data = chain.activations.directory / chain.activations.metadata()["shards"][0]["data"]
     data.write_bytes(data.read_bytes()[:-100])
     with pytest.raises(DataError, match=data.name) as error:

@@ -1,0 +1,118 @@
+"""Ranks under Ray Train, as both stages that train start them.
+
+Ray Train starts the ranks and restarts them together when one is lost, but is handed no checkpoint:
+the list that it keeps of them is not written atomically (a kill at that moment leaves a run that
+never starts again), and two runs at once would delete each other's. So each run has a name of its
+own, and a stage keeps its checkpoints itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from raysae.errors import RaysaeError
+from raysae.stages._pool import cause_of_ours, unwrapped_errors
+from raysae.stages.connection import connect
+
+RankFunction = Callable[[dict[str, Any]], None]
+"""What Ray Train calls in every rank."""
+
+
+@dataclass(frozen=True)
+class RankPlan:
+    """What is asked of Ray for the ranks of one training.
+
+    Attributes:
+        workers: Ranks, one process each.
+        cpus: CPU cores for each.
+        gpus: GPUs for each, 0 or 1.
+        max_failures: How often all ranks are started again after one was lost.
+    """
+
+    workers: int
+    cpus: float
+    gpus: int
+    max_failures: int
+
+
+def run_ranks(
+    rank: RankFunction,
+    arguments: Mapping[str, Any],
+    plan: RankPlan,
+    directory: Path,
+) -> None:
+    """Run a function in every rank and wait for them.
+
+    Args:
+        rank: What each rank does; it is called again after a restart.
+        arguments: What it is called with.
+        plan: Ranks, resources, restarts.
+        directory: Where Ray Train may write, on a disk that every node sees.
+
+    Raises:
+        RaysaeError: What a rank raised. It would be raised again, so nothing is restarted for it.
+    """
+    connect()
+    trainer = TorchTrainer(
+        _quiet_about_ours(rank),
+        train_loop_config=dict(arguments),
+        torch_config=TorchConfig(backend="nccl" if plan.gpus else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=plan.workers,
+            use_gpu=plan.gpus > 0,
+            resources_per_worker={"CPU": plan.cpus, **({"GPU": plan.gpus} if plan.gpus else {})},
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"run-{uuid.uuid4().hex}",
+            storage_path=str(directory),
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+            failure_config=ray.train.FailureConfig(max_failures=plan.max_failures),
+            callbacks=[_StopOnOurErrors()],
+        ),
+    )
+    with unwrapped_errors():
+        trainer.fit()
+
+
+def _quiet_about_ours(rank: RankFunction) -> RankFunction:
+    """Let Ray Train print no traceback of an error of ours, which the job prints as a sentence."""
+
+    @wraps(rank)
+    def call(arguments: dict[str, Any]) -> None:
+        try:
+            rank(arguments)
+        except RaysaeError:
+            _silence()
+            raise
+
+    return call
+
+
+def _silence() -> None:
+    """Let Ray Train log nothing more in this process, which ends now."""
+    logging.getLogger("ray.train").setLevel(logging.CRITICAL)
+
+
+class _StopOnOurErrors(ray.train.UserCallback):
+    """Ends the training at an error of ours: Ray Train would start all ranks again for it."""
+
+    def after_exception(
+        self,
+        run_context: Any,  # noqa: ARG002
+        worker_exceptions: Mapping[int, Exception],
+    ) -> None:
+        """Raise it in Ray Train's controller, which then ends the other ranks and the training."""
+        for error in worker_exceptions.values():
+            known = cause_of_ours(error)
+            if known is not None:
+                _silence()
+                raise known

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raysae.errors import DataError
+from raysae.stages._ranks import RankPlan, run_ranks
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("shared_ray")]
+
+
+def starts(directory: Path) -> int:
+    """Return how often a rank was started."""
+    return len(list(directory.glob("start-*")))
+
+
+def note_start(directory: Path) -> int:
+    """Leave a file for this start; return the rank."""
+    import ray.train
+
+    (directory / f"start-{time.time_ns()}-{os.getpid()}").touch()
+    return int(ray.train.get_context().get_world_rank())
+
+
+def test_an_error_of_ours_ends_all_ranks_at_once(tmp_path: Path) -> None:
+    def rank(config: dict[str, Any]) -> None:
+        import ray.train.collective
+
+        if note_start(config["directory"]) == 1:
+            raise DataError("x is damaged; restore it.")
+        ray.train.collective.barrier()  # waits for the other rank, which never comes
+
+    plan = RankPlan(workers=2, cpus=0.5, gpus=0, max_failures=3)
+    with pytest.raises(DataError, match=r"^x is damaged; restore it\.$"):
+        run_ranks(rank, {"directory": tmp_path}, plan, tmp_path / "ray")
+    assert starts(tmp_path) == 2
+
+
+def test_a_lost_rank_is_started_again(tmp_path: Path) -> None:
+    def rank(config: dict[str, Any]) -> None:
+        note_start(config["directory"])
+        if starts(config["directory"]) == 1:
+            time.sleep(3)  # Ray Train gives up on a rank that dies while the ranks are started
+            os._exit(1)
+
+    run_ranks(rank, {"directory": tmp_path}, RankPlan(1, 0.5, 0, 1), tmp_path / "ray")
+    assert starts(tmp_path) == 2
