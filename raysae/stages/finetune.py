@@ -1,8 +1,14 @@
 """Fine-tuning under Ray Train: preference rows in, a tuned model's checkpoint out.
 
 Layout of the artifact's directory: the checkpoint's own files, `spec.json`, `metadata.json`, and,
-as long as it is unfinished, `work/`: the checked rows, Ray Train's checkpoints, and the tuned model
-before it is published. Running again after a kill goes on from the last checkpoint.
+as long as it is unfinished, `work/`:
+
+    preferences.*        the checked rows
+    checkpoints/step-*   one directory each, complete with the files of all ranks
+    model-*              a tuned model before it is published, by one try of the ranks
+    result.json          which of these is complete, with its files' sizes
+
+Running again after a kill goes on from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -15,8 +21,8 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +39,15 @@ from raysae.finetune import (
     write_preferences,
 )
 from raysae.sample import Rejection, Sample
-from raysae.stages._pool import check_rejected, unwrapped_errors
-from raysae.stages.connection import connect
-from raysae.storage import put_file, put_json
+from raysae.stages._checkpoints import move_files, newest_checkpoint, publish_checkpoint
+from raysae.stages._pool import check_rejected
+from raysae.stages._ranks import RankPlan, run_ranks
+from raysae.storage import TEMPORARY_PREFIX, put_file, put_json
 
 Samples = Iterable[Sample | Rejection]
+
+CHECKPOINTS = "checkpoints"
+RESULT_FILE = "result.json"
 
 
 def run_finetune(
@@ -79,22 +89,18 @@ def run_finetune(
     work = artifact.directory / "work"
     _check_mesh(work / "mesh.json", run)
     counts = _prepare_rows(settings, run, samples, model, work)
-    if not (work / "result.json").exists():
-        task = TrainingTask(
-            settings, run, model, work / "preferences.arrow", work / f"model-{uuid.uuid4().hex}"
-        )
-        _forget_damaged_checkpoints(work / "ray" / "training")
-        try:
-            _fit(task, work)
-        except Exception:
-            if not artifact.is_finished():
-                raise
-        if artifact.is_finished():
-            # A run beside this one was the first, and has cleared the work of both away.
-            shutil.rmtree(work, ignore_errors=True)
-            return artifact.metadata()
-    settled = {"settings": asdict(settings), "run": asdict(run)}
-    return _publish(artifact, work, {**settled, **counts}, started)
+    prepared = {"settings": asdict(settings), "run": asdict(run), **counts}
+    try:
+        if not (work / RESULT_FILE).exists():
+            _fit(TrainingTask(settings, run, model, work / "preferences.arrow", work / "model"))
+        if not artifact.is_finished():
+            _publish(artifact, work, prepared, started)
+    except Exception:
+        # A run beside this one may have been the first, and have cleared the work of both away.
+        if not artifact.is_finished():
+            raise
+    shutil.rmtree(work, ignore_errors=True)
+    return artifact.metadata()
 
 
 def _check_mesh(path: Path, run: FinetuneRunSettings) -> None:
@@ -152,101 +158,70 @@ def _prepare_rows(
     return written
 
 
-def _fit(task: TrainingTask, work: Path) -> None:
-    """Start the ranks and wait for them; a failed rank restarts all from the last checkpoint."""
-    import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    connect()
+def _fit(task: TrainingTask) -> None:
+    """Start the ranks and wait for them; a lost rank restarts all from the last checkpoint."""
     run = task.run
-    trainer = TorchTrainer(
-        _train_rank,
-        train_loop_config={"task": task, "result": work / "result.json"},
-        torch_config=TorchConfig(backend="nccl" if run.use_gpu else "gloo"),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=run.workers,
-            use_gpu=run.use_gpu,
-            resources_per_worker={"CPU": run.cpus_per_worker, "GPU": float(run.use_gpu)},
-        ),
-        run_config=ray.train.RunConfig(
-            # The fixed name is what makes a new job find an interrupted one's checkpoints.
-            name="training",
-            storage_path=str(work / "ray"),
-            failure_config=ray.train.FailureConfig(max_failures=run.max_retries),
-            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
-        ),
-    )
-    with unwrapped_errors():
-        trainer.fit()
-
-
-def _forget_damaged_checkpoints(directory: Path) -> None:
-    """Start over, and say so, where Ray Train could not even begin to go on.
-
-    It writes its list of checkpoints in place: a machine that is lost at that moment leaves half of
-    it, and every later run would fail on that.
-    """
-    path = directory / "checkpoint_manager_snapshot.json"
-    if not path.exists():
-        return
-    try:
-        names = [entry["checkpoint_dir_name"] for entry in read_json(path)["checkpoint_results"]]
-        damaged = not all((directory / name).is_dir() for name in names)
-    except (DataError, KeyError, TypeError):
-        damaged = True
-    if damaged:
-        sys.stdout.write(f"finetune: the checkpoints in {directory} are damaged; starting over\n")
-        shutil.rmtree(directory)
+    plan = RankPlan(run.workers, run.cpus_per_worker, int(run.use_gpu), run.max_retries)
+    run_ranks(_train_rank, {"task": task}, plan, task.output.parent / "ray")
 
 
 def _train_rank(config: dict[str, Any]) -> None:
     """Train on one rank, inside a Ray Train worker."""
     os.environ.update({"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"})
-    import ray.train
+    import ray.train.collective
 
-    # Ray Train's log level does not reach the logger that tells of every checkpoint.
+    # Ray Train's log level does not reach loggers outside of it.
     logging.getLogger().setLevel(logging.WARNING)
     task: TrainingTask = config["task"]
-    checkpoint = ray.train.get_checkpoint()
-    with (
-        tempfile.TemporaryDirectory(prefix="raysae-finetune-") as scratch,
-        checkpoint.as_directory() if checkpoint else nullcontext(None) as restored,
-    ):
-        result = train(
-            task, Path(scratch), Path(restored) if restored else None, _report_checkpoint
-        )
-    if ray.train.get_context().get_world_rank() == 0:
-        put_json(config["result"], {**result, "model": task.output.name})
-
-
-def _report_checkpoint(directory: Path, metrics: Mapping[str, float]) -> None:
-    """Hand a checkpoint to Ray Train.
-
-    Every rank has its own directory that holds only its own files, so nothing is uploaded twice and
-    Ray merges them into one.
-    """
-    import ray.train
-
-    ray.train.report(
-        dict(metrics),
-        checkpoint=ray.train.Checkpoint.from_directory(str(directory)),
-        delete_local_checkpoint_after_upload=True,
+    work, rank = task.output.parent, ray.train.get_context().get_world_rank()
+    # Rank 0 chooses: a run beside this one may save another while the ranks look for it.
+    name, done = ray.train.collective.broadcast_from_rank_zero(
+        (newest_checkpoint(work / CHECKPOINTS), (work / RESULT_FILE).exists())
     )
+    if done:
+        return  # Another rank was lost after rank 0 had written the tuned model.
+    restored = work / CHECKPOINTS / name if name else None
+    # No try ever writes into another one's directory: what a result names stays complete.
+    task = replace(task, output=task.output.with_name(f"model-{uuid.uuid4().hex}"))
+    with tempfile.TemporaryDirectory(prefix="raysae-finetune-") as scratch:
+        result = train(task, Path(scratch), restored, partial(_keep_checkpoint, work))
+    if rank == 0:
+        write_result(work, task.output, result)
 
 
-def _publish(
-    artifact: Artifact, work: Path, prepared: Mapping[str, Any], started: float
-) -> dict[str, Any]:
-    """Move the tuned model's files into place, finish the artifact, and clear the work away."""
-    result = read_json(work / "result.json")
-    model = work / result.pop("model")
-    files = result.get("files") or sorted(file.name for file in model.iterdir())
-    put_json(work / "result.json", {**result, "model": model.name, "files": files})
-    for name in files:
-        # Those that are gone were moved by a run that was killed here.
-        if (model / name).exists():
-            put_file(model / name, artifact.directory / name)
+def _keep_checkpoint(work: Path, directory: Path, metrics: Mapping[str, float]) -> None:
+    """Move this rank's part of a checkpoint to the others', and publish it when all are there.
+
+    Every rank has its own directory that holds only its own files.
+    """
+    import ray.train.collective
+
+    rank = ray.train.get_context().get_world_rank()
+    token = ray.train.collective.broadcast_from_rank_zero(uuid.uuid4().hex)
+    checkpoints = work / CHECKPOINTS
+    incoming = checkpoints / f"{TEMPORARY_PREFIX}{token}"
+    move_files(directory, incoming)
+    ray.train.collective.barrier()
+    if rank == 0:
+        publish_checkpoint(incoming, checkpoints, int(metrics["step"]))
+
+
+def write_result(work: Path, model: Path, result: Mapping[str, Any]) -> None:
+    """Say which tuned model is complete, with its files' sizes, and what its training measured.
+
+    Args:
+        work: The artifact's work directory.
+        model: A directory directly in it.
+        result: What `raysae.finetune.train` returned.
+    """
+    files = {file.name: file.stat().st_size for file in sorted(model.iterdir())}
+    put_json(work / RESULT_FILE, {**result, "model": model.name, "files": files})
+
+
+def _publish(artifact: Artifact, work: Path, prepared: Mapping[str, Any], started: float) -> None:
+    """Move the tuned model's files into place and finish the artifact."""
+    result = read_json(work / RESULT_FILE)
+    _move_model(work, result, artifact.directory)
     counts = {
         "rows": prepared["rows"],
         "rejected": len(prepared["rejections"]),
@@ -260,9 +235,29 @@ def _publish(
             **about,
             **{key: result[key] for key in kept},
             "counts": counts,
-            "files": files,
+            "files": sorted(result["files"]),
             "seconds": round(time.monotonic() - started, 1),
         }
     )
-    shutil.rmtree(work, ignore_errors=True)
-    return artifact.metadata()
+
+
+def _move_model(work: Path, result: Mapping[str, Any], directory: Path) -> None:
+    """Move the files of a complete model; a run that was killed here may have moved some.
+
+    Raises:
+        DataError: One of them is in neither place with its size.
+    """
+    model = work / result["model"]
+    for name, size in result["files"].items():
+        if not any(_has_size(place / name, size) for place in (model, directory)):
+            raise DataError(
+                f"{model / name} is missing or damaged, although {work / RESULT_FILE} lists it; "
+                "delete that file and run again to go on from the last checkpoint."
+            )
+    for name, size in result["files"].items():
+        if _has_size(model / name, size):
+            put_file(model / name, directory / name)
+
+
+def _has_size(file: Path, size: int) -> bool:
+    return file.is_file() and file.stat().st_size == size

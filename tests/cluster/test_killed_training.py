@@ -43,9 +43,7 @@ def test_tuning_whose_driver_was_killed_is_completed_by_the_next(undisturbed, ru
     tuned = storage.sibling(undisturbed.storage, "tuned")
     job = runner.start("finetune")
     driver = job.driver()
-    job.wait_until(
-        lambda: list(tuned.glob("work/ray/training/*snapshot.json")), "a listed checkpoint"
-    )
+    job.wait_until(lambda: list(tuned.glob("work/checkpoints/step-*")), "a checkpoint")
     kill(driver)
     assert job.wait().result is None
     wait_until_idle(runner.head.process.pid)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from tests.cluster.content import (
     history,
     live_scores,
     marks,
+    read,
     sae_tensors,
     source_ids,
     subset,
@@ -37,3 +40,19 @@ def test_two_runs_at_once_make_what_one_makes(undisturbed, runner):
     assert live_scores(storage) == live_scores(there)
     assert subset(storage.artifact("subsets")) == subset(there.artifact("subsets"))
     assert not list(storage.root.rglob(".tmp-*")), "a run left unfinished files"
+
+
+def test_two_tunings_at_once_make_what_one_makes(undisturbed, runner):
+    storage, there = runner.storage, undisturbed.storage
+    storage.take(there, "activations", "saes", "weights", "subsets", "reports")
+    shutil.copytree(there.root / "scores", storage.root / "scores")
+    jobs = [runner.start("finetune"), runner.start("finetune")]
+    for job in jobs:
+        ended = job.wait()
+        assert ended.exit_code == ended.client == 0, ended.output[-6000:]
+    expected, found = (s.artifact("tuned") for s in (there, storage))
+    before, after = (read(tuned / "metadata.json") for tuned in (expected, found))
+    assert [step["step"] for step in after["steps"]] == [step["step"] for step in before["steps"]]
+    assert sorted(path.name for path in found.iterdir()) == sorted(
+        path.name for path in expected.iterdir()
+    )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from raysae.finetune import FinetuneRunSettings, train
 from raysae.sample import Rejection
 from raysae.stages import finetune as stage
 from raysae.stages._pool import cause_of_ours
-from raysae.storage import put_json
 from tests.finetune.tiny import RUN, preference_sample, save_tiny_model, settings_for
 
 ROWS = 10
@@ -31,10 +31,11 @@ def artifact_for(root: Path, settings) -> Artifact:
     return Artifact(root, ArtifactSpec("tuned", 1, {"lr": settings.lr}))
 
 
-def fit_here(task, work):
+def fit_here(task):
     """Stands in for Ray Train: one rank, in this process."""
+    work = task.output.parent
     result = train(task, work / "scratch")
-    put_json(work / "result.json", {**result, "model": task.output.name})
+    stage.write_result(work, task.output, result)
 
 
 @pytest.fixture
@@ -95,8 +96,45 @@ def test_a_run_killed_while_publishing_is_completed_without_training_again(
     assert not (artifact.directory / "work").exists()
 
 
+@pytest.mark.usefixtures("without_ray")
+@pytest.mark.parametrize("damage", [Path.unlink, lambda file: file.write_bytes(b"half")])
+def test_half_a_model_is_never_published(model, tmp_path, monkeypatch, damage):
+    settings = settings_for(model, max_steps=2)
+    artifact = artifact_for(tmp_path, settings)
+
+    def fit_and_damage(task):
+        fit_here(task)
+        damage(task.output / "model.safetensors")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "_fit", fit_and_damage)
+        with pytest.raises(DataError, match=r"model\.safetensors is missing.*result\.json"):
+            stage.run_finetune(settings, RUN, samples, artifact)
+    assert not artifact.is_finished()
+    assert not list(artifact.directory.glob("*.safetensors"))
+
+    (artifact.directory / "work" / "result.json").unlink()
+    assert "model.safetensors" in stage.run_finetune(settings, RUN, samples, artifact)["files"]
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_run_that_was_overtaken_takes_the_other_ones_model(model, tmp_path, monkeypatch):
+    settings = settings_for(model, max_steps=2)
+    artifact = artifact_for(tmp_path, settings)
+    overtaken = []
+
+    def other_is_first(task):
+        monkeypatch.setattr(stage, "_fit", fit_here)
+        overtaken.append(stage.run_finetune(settings, RUN, samples, artifact))
+        raise FileNotFoundError("the work directory is gone")
+
+    monkeypatch.setattr(stage, "_fit", other_is_first)
+    assert stage.run_finetune(settings, RUN, samples, artifact) == overtaken[0]
+    assert not (artifact.directory / "work").exists()
+
+
 def test_an_interrupted_run_goes_on_with_the_same_workers_only(model, tmp_path, monkeypatch):
-    def killed(task, work):
+    def killed(task):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(stage, "_fit", killed)
@@ -154,20 +192,18 @@ def test_under_ray_train_a_killed_worker_resumes_with_the_same_losses(model, tmp
 
     def dies_once(config):
         import os
-        import time
 
         from raysae.stages import finetune
 
-        report = finetune._report_checkpoint
+        keep = finetune._keep_checkpoint
 
-        def die_at_the_second(directory, metrics):
+        def die_at_the_second(work, directory, metrics):
             if metrics["step"] == 4 and not mark.exists():
                 mark.touch()
-                time.sleep(3)  # lets the controller take note of the first checkpoint
                 os._exit(1)
-            report(directory, metrics)
+            keep(work, directory, metrics)
 
-        finetune._report_checkpoint = die_at_the_second
+        finetune._keep_checkpoint = die_at_the_second
         finetune._train_rank(config)
 
     monkeypatch.setattr(stage, "_train_rank", dies_once)
@@ -184,3 +220,30 @@ def test_under_ray_train_a_killed_worker_resumes_with_the_same_losses(model, tmp
     assert losses[2] < 0.69
     assert metadata["held_out"] == pytest.approx(expected["held_out"], abs=1e-4)
     assert read_json(artifact.directory / "metadata.json")["files"] == metadata["files"]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_head")
+def test_ranks_restarted_after_the_model_was_written_leave_it_alone(model, tmp_path, monkeypatch):
+    settings = settings_for(model, max_steps=2)
+    artifact = artifact_for(tmp_path, settings)
+    results = tmp_path / "results"
+
+    def dies_at_the_end(config):
+        import os
+        import time
+
+        from raysae.stages import finetune
+
+        finetune._train_rank(config)
+        written = (config["task"].output.parent / "result.json").read_bytes()
+        if not results.exists():
+            results.write_bytes(written)
+            time.sleep(3)  # longer than the ranks take to be started
+            os._exit(1)
+        assert written == results.read_bytes()
+
+    monkeypatch.setattr(stage, "_train_rank", dies_at_the_end)
+    metadata = stage.run_finetune(settings, RUN, samples, artifact)
+    assert results.exists()
+    assert sorted(json.loads(results.read_bytes())["files"]) == metadata["files"]
