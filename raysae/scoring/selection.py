@@ -32,14 +32,14 @@ class Selection:
         rows: Scored rows given.
         duplicates: Rows left out because an earlier ordinal has the same sample id.
         unscored: Rows left out because their score is NaN or missing.
-        cutoff: The last kept score; None when nothing is kept.
+        cutoff: The last kept score.
     """
 
     kept: pa.Table
     rows: int
     duplicates: int
     unscored: int
-    cutoff: float | None
+    cutoff: float
 
 
 def first_of_each_id(scores: pa.Table) -> pa.Table:
@@ -65,7 +65,7 @@ def select(scores: pa.Table, settings: SelectionSettings) -> Selection:
         settings: The rule; its `scorer` is the caller's to apply.
 
     Raises:
-        DataError: A column is missing, or there is no row with a score.
+        DataError: A column is missing, there is no row with a score, or none within the limits.
     """
     missing = {"sample_id", "ordinal", "score"} - set(scores.column_names)
     if missing:
@@ -79,8 +79,10 @@ def select(scores: pa.Table, settings: SelectionSettings) -> Selection:
     ranked = _within_limits(scored, settings).sort_by(
         [("score", order), ("sample_id", "ascending")]
     )
+    if len(ranked) == 0:
+        raise DataError(_nothing_within(scored, settings))
     kept = ranked.slice(0, _how_many(len(ranked), settings))
-    cutoff = kept["score"][-1].as_py() if len(kept) else None
+    cutoff = kept["score"][-1].as_py()
     kept = kept.append_column("rank", pa.array(np.arange(len(kept), dtype=np.int64)))
     return Selection(
         kept=kept.cast(KEPT_SCHEMA).sort_by("ordinal"),
@@ -97,6 +99,17 @@ def _within_limits(scored: pa.Table, settings: SelectionSettings) -> pa.Table:
     if settings.max_score is not None:
         scored = scored.filter(pc.less_equal(scored["score"], settings.max_score))
     return scored
+
+
+def _nothing_within(scored: pa.Table, settings: SelectionSettings) -> str:
+    """Say which limits no score meets, and what scores there are."""
+    limits = {"select.min_score": settings.min_score, "select.max_score": settings.max_score}
+    given = " and ".join(f"{name} = {value:g}" for name, value in limits.items() if value is not None)
+    span = pc.min_max(scored["score"]).as_py()
+    return (
+        f"select: no sample meets {given}: the {len(scored):,} scores by {settings.scorer} lie "
+        f"between {span['min']:g} and {span['max']:g}; change the limits."
+    )
 
 
 def _how_many(available: int, settings: SelectionSettings) -> int:

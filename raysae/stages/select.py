@@ -29,7 +29,7 @@ def run_select(chain: Chain) -> StageResult:
     """Keep the samples that the selection settings ask for.
 
     Raises:
-        DataError: There is no scored sample.
+        DataError: There is no scored sample, or none within the limits.
     """
     artifact, settings = chain.subset, chain.settings.select
     started = time.monotonic()

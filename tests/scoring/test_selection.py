@@ -50,9 +50,14 @@ def test_equals_the_loop_in_any_order(rows: Rows, variant: SelectionSettings, se
         with pytest.raises(DataError, match="no scored sample"):
             select(as_table(shuffled), variant)
         return
+    expected = twin.select(rows, variant)
+    if not expected:
+        with pytest.raises(DataError, match="no sample meets"):
+            select(as_table(shuffled), variant)
+        return
     selection = select(as_table(shuffled), variant)
     kept = selection.kept.sort_by("rank")
-    assert kept["sample_id"].to_pylist() == twin.select(rows, variant)
+    assert kept["sample_id"].to_pylist() == expected
     assert selection.kept["ordinal"].to_pylist() == sorted(kept["ordinal"].to_pylist())
     assert selection.kept.schema.equals(KEPT_SCHEMA)
     assert selection.rows == len(rows)
@@ -84,10 +89,15 @@ def test_a_row_without_score_is_counted_and_never_kept() -> None:
     assert (selection.unscored, selection.cutoff) == (2, 1.0)
 
 
-def test_limits_that_nothing_meets_keep_nothing() -> None:
-    selection = select(as_table([("a", 0, 0.1)]), SelectionSettings(min_score=5.0))
-    assert len(selection.kept) == 0
-    assert selection.cutoff is None
+def test_limits_that_nothing_meets_are_named_with_the_scores_there_are() -> None:
+    table = as_table([("a", 0, 0.125), ("b", 1, 3.0), ("c", 2, math.nan)])
+    with pytest.raises(
+        DataError, match=r"select\.min_score = 5: the 2 scores by l0 lie between 0\.125 and 3;"
+    ):
+        select(table, SelectionSettings("l0", min_score=5.0))
+    both = SelectionSettings(min_score=1.0, max_score=2.0)
+    with pytest.raises(DataError, match=r"select\.min_score = 1 and select\.max_score = 2: "):
+        select(table, both)
 
 
 def test_refuses_a_table_without_scores() -> None:

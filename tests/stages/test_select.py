@@ -10,6 +10,7 @@ import pytest
 
 from raysae.artifacts import read_json
 from raysae.corpora import open_subset
+from raysae.errors import DataError
 from raysae.pipeline import make
 from raysae.sample import Sample
 from raysae.scoring import SelectionSettings
@@ -94,9 +95,8 @@ def test_metadata_adds_up(made: Made) -> None:
     [
         (SelectionSettings(n=5), lambda rows: rows[:5]),
         (SelectionSettings(fraction=0.25), lambda rows: rows[:24]),
-        (SelectionSettings(min_score=1e9), lambda rows: []),
     ],
-    ids=["n", "fraction", "none"],
+    ids=["n", "fraction"],
 )
 def test_another_selection_needs_no_scoring(
     made: Made, select: SelectionSettings, expected
@@ -111,8 +111,14 @@ def test_another_selection_needs_no_scoring(
     assert (result.rows, result.resumed) == (len(wanted), True)
     assert read_json(chain.subset.directory / "metadata.json")["rows"] == len(wanted)
     assert contents(chain.root / "scores") == before
-    if wanted:
-        assert written(chain).equals(source(chain).take(pa.array(wanted)))
+    assert written(chain).equals(source(chain).take(pa.array(wanted)))
+
+
+def test_keeping_nothing_is_an_error_and_leaves_no_subset(made: Made) -> None:
+    chain = Chain(replace(made.settings, select=SelectionSettings(min_score=1e9)))
+    with pytest.raises(DataError, match=r"select\.min_score = 1e\+09"):
+        make(chain, "subsets")
+    assert not chain.subset.is_finished()
 
 
 def test_the_random_baseline_keeps_other_rows(made: Made) -> None:
