@@ -8,6 +8,7 @@ runs; they never enter an id, so that a worker count cannot change a result.
 from __future__ import annotations
 
 import io
+import math
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
@@ -66,9 +67,17 @@ class RunSettings:
                 f"run.min_actors: must be at least 1 and at most run.max_actors "
                 f"({self.max_actors}), got {self.min_actors}."
             )
-        for name in ("cpus_per_actor", "gpus_per_actor", "max_retries", "price_per_gpu_hour"):
-            if getattr(self, name) < 0:
-                raise SettingsError(f"run.{name}: must not be negative, got {getattr(self, name)}.")
+        for name in ("cpus_per_actor", "max_retries", "price_per_gpu_hour"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise SettingsError(
+                    f"run.{name}: must be 0 or more and finite, got {getattr(self, name)}."
+                )
+        whole = self.gpus_per_actor >= 1 and float(self.gpus_per_actor).is_integer()
+        if not (0 <= self.gpus_per_actor < 1 or whole):
+            raise SettingsError(
+                "run.gpus_per_actor: must be 0, a fraction below 1, or a whole number, got "
+                f"{self.gpus_per_actor}."
+            )
         if self.token_budget < 1:
             raise SettingsError(f"run.token_budget: must be at least 1, got {self.token_budget}.")
         if not 0 <= self.max_rejected_fraction <= 1:

@@ -104,7 +104,8 @@ def known_dtype(dtype: str) -> str:
     """Return `dtype` if a cache can hold it, else raise SettingsError."""
     if dtype not in TORCH_DTYPES:
         raise SettingsError(
-            f"dtype: a cache holds {', '.join(TORCH_DTYPES)}, got {dtype!r}; choose one of them."
+            f"model.dtype: a cache holds {', '.join(TORCH_DTYPES)}, got {dtype!r}; choose one of "
+            "them."
         )
     return dtype
 

@@ -31,14 +31,16 @@ class CacheSettings:
     def __post_init__(self) -> None:
         if self.tokens_per_sample < 0:
             raise SettingsError(
-                f"tokens_per_sample: must be 0 (all) or more, got {self.tokens_per_sample}."
+                f"cache.tokens_per_sample: must be 0 (all) or more, got {self.tokens_per_sample}."
             )
         if not self.image_fraction <= 1:
             raise SettingsError(
-                "image_fraction: must lie between 0 and 1, or below 0 to leave the tokens as they "
-                f"come, got {self.image_fraction}."
+                "cache.image_fraction: must lie between 0 and 1, or below 0 to leave the tokens as "
+                f"they come, got {self.image_fraction}."
             )
+        if self.seed < 0:
+            raise SettingsError(f"cache.seed: must be 0 or more, got {self.seed}.")
         if not self.max_norm_ratio >= 0:
             raise SettingsError(
-                f"max_norm_ratio: must be 0 (off) or more, got {self.max_norm_ratio}."
+                f"cache.max_norm_ratio: must be 0 (off) or more, got {self.max_norm_ratio}."
             )

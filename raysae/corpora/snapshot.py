@@ -103,11 +103,15 @@ class CorpusSnapshot:
         }
 
 
-def find_parquet_files(path: Path) -> list[tuple[str, Path]]:
+def find_parquet_files(path: Path, setting: str) -> list[tuple[str, Path]]:
     """Return (name, path) of the Parquet files at or below `path`, sorted by name.
 
     Names that begin with a dot or an underscore are other programs' unfinished work and are left
     out.
+
+    Args:
+        path: A Parquet file, or a directory.
+        setting: What names it, for messages.
 
     Raises:
         SettingsError: There is nothing at `path`.
@@ -116,7 +120,9 @@ def find_parquet_files(path: Path) -> list[tuple[str, Path]]:
     if path.is_file():
         return [(path.name, path)]
     if not path.is_dir():
-        raise SettingsError(f"path: {path} does not exist; name a Parquet file or its directory.")
+        raise SettingsError(
+            f"{setting}: {path} does not exist; name a Parquet file or its directory."
+        )
     found = [
         (file.relative_to(path).as_posix(), file)
         for file in path.rglob("*.parquet")

@@ -104,7 +104,9 @@ def _within_limits(scored: pa.Table, settings: SelectionSettings) -> pa.Table:
 def _nothing_within(scored: pa.Table, settings: SelectionSettings) -> str:
     """Say which limits no score meets, and what scores there are."""
     limits = {"select.min_score": settings.min_score, "select.max_score": settings.max_score}
-    given = " and ".join(f"{name} = {value:g}" for name, value in limits.items() if value is not None)
+    given = " and ".join(
+        f"{name} = {value:g}" for name, value in limits.items() if value is not None
+    )
     span = pc.min_max(scored["score"]).as_py()
     return (
         f"select: no sample meets {given}: the {len(scored):,} scores by {settings.scorer} lie "

@@ -52,21 +52,23 @@ class WeightSettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be computed, naming the field."""
-        _at_least("n_samples", self.n_samples, 0)
-        _at_least("top_k", self.top_k, 1)
-        _at_least("min_tokens", self.min_tokens, 1)
-        _at_least("threshold", self.threshold, 0)
-        _at_least("features_per_token", self.features_per_token, 0)
-        _one_of("candidates", self.candidates, ("per-modality", "joint-top-30"))
-        _one_of("pairing", self.pairing, ("all", "ith"))
+        _at_least("weights.n_samples", self.n_samples, 0)
+        _at_least("weights.seed", self.seed, 0)
+        _at_least("weights.top_k", self.top_k, 1)
+        _at_least("weights.min_tokens", self.min_tokens, 1)
+        _at_least("weights.threshold", self.threshold, 0)
+        _at_least("weights.features_per_token", self.features_per_token, 0)
+        _one_of("weights.candidates", self.candidates, ("per-modality", "joint-top-30"))
+        _one_of("weights.pairing", self.pairing, ("all", "ith"))
         if self.min_tokens > self.top_k:
             raise SettingsError(
-                f"min_tokens must not exceed top_k ({self.top_k}), got {self.min_tokens}."
+                f"weights.min_tokens: must not exceed weights.top_k ({self.top_k}), got "
+                f"{self.min_tokens}."
             )
         if self.candidates == "joint-top-30" and self.top_k > JOINT_CANDIDATES:
             raise SettingsError(
-                f"top_k must be at most {JOINT_CANDIDATES} with candidates 'joint-top-30', "
-                f"got {self.top_k}."
+                f"weights.top_k: must be at most {JOINT_CANDIDATES} with weights.candidates "
+                f"'joint-top-30', got {self.top_k}."
             )
 
 
@@ -96,9 +98,10 @@ class ScoreSettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be computed, naming the field."""
-        _at_least("threshold", self.threshold, 0)
-        _at_least("deciding", self.deciding, 0)
-        _one_of("l0_reduction", self.l0_reduction, ("mean", "sum"))
+        _at_least("score.threshold", self.threshold, 0)
+        _at_least("score.deciding", self.deciding, 0)
+        _at_least("score.seed", self.seed, 0)
+        _one_of("score.l0_reduction", self.l0_reduction, ("mean", "sum"))
 
 
 @dataclass(frozen=True)
@@ -127,26 +130,27 @@ class SelectionSettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be computed, naming the field."""
-        _one_of("order", self.order, ("highest", "lowest"))
+        _one_of("select.order", self.order, ("highest", "lowest"))
         if not 0 < self.fraction <= 1:
-            raise SettingsError(f"fraction must lie in (0, 1], got {self.fraction}.")
+            raise SettingsError(f"select.fraction: must lie in (0, 1], got {self.fraction}.")
         if self.n is not None:
-            _at_least("n", self.n, 1)
+            _at_least("select.n", self.n, 1)
         if (
             self.min_score is not None
             and self.max_score is not None
             and not self.min_score <= self.max_score
         ):
             raise SettingsError(
-                f"min_score must not exceed max_score ({self.max_score}), got {self.min_score}."
+                f"select.min_score: must not exceed select.max_score ({self.max_score}), got "
+                f"{self.min_score}."
             )
 
 
 def _at_least(name: str, value: float, least: float) -> None:
     if not value >= least:
-        raise SettingsError(f"{name} must be at least {least}, got {value}.")
+        raise SettingsError(f"{name}: must be at least {least}, got {value}.")
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise SettingsError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")
+        raise SettingsError(f"{name}: must be one of {', '.join(choices)}, got {value!r}.")

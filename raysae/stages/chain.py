@@ -6,6 +6,7 @@ by its id, whoever made it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -92,11 +93,14 @@ class TrainRunSettings:
             raise SettingsError(
                 f"train.gpus_per_worker: must be 0 or 1, got {self.gpus_per_worker}."
             )
-        for name in ("cpus_per_worker", "max_failures"):
-            if getattr(self, name) < 0:
-                raise SettingsError(
-                    f"train.{name}: must not be negative, got {getattr(self, name)}."
-                )
+        if not (self.cpus_per_worker > 0 and math.isfinite(self.cpus_per_worker)):
+            raise SettingsError(
+                f"train.cpus_per_worker: must be a number above 0, got {self.cpus_per_worker}."
+            )
+        if self.max_failures < 0:
+            raise SettingsError(
+                f"train.max_failures: must not be negative, got {self.max_failures}."
+            )
 
 
 def builtin_sae() -> SaeSettings:
@@ -198,7 +202,7 @@ class Chain:
     @cached_property
     def sae_corpus(self) -> Corpus:
         """The corpus that the SAE is trained on."""
-        return open_corpus(self.settings.sae_corpus)
+        return open_corpus(self.settings.sae_corpus, "sae_corpus")
 
     @cached_property
     def corpus(self) -> Corpus:

@@ -81,9 +81,11 @@ def test_max_rows_cuts_the_tail(tmp_path: Path, max_rows: int, file_rows: list[i
 def test_subdirectories_and_single_files(tmp_path: Path) -> None:
     write_rows(tmp_path / "train" / "a.parquet", [row()])
     write_rows(tmp_path / "b.parquet", [row()])
-    names = [name for name, _ in find_parquet_files(tmp_path)]
+    names = [name for name, _ in find_parquet_files(tmp_path, "x")]
     assert names == ["b.parquet", "train/a.parquet"]
-    assert find_parquet_files(tmp_path / "b.parquet") == [("b.parquet", tmp_path / "b.parquet")]
+    assert find_parquet_files(tmp_path / "b.parquet", "x") == [
+        ("b.parquet", tmp_path / "b.parquet")
+    ]
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:

@@ -13,15 +13,17 @@ from tests.corpora.rows import row, write_rows
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        (CorpusSettings("imagenet"), "imagenet"),
-        (CorpusSettings("align-anything"), "path"),
-        (CorpusSettings("builtin", path="somewhere"), "somewhere"),
-        (CorpusSettings("builtin", max_rows=-1), "max_rows"),
+        (CorpusSettings("imagenet"), "name: .*imagenet"),
+        (CorpusSettings("align-anything"), "path: "),
+        (CorpusSettings("align-anything", path="/nowhere"), "path: /nowhere does not exist"),
+        (CorpusSettings("builtin", path="somewhere"), "path: .*somewhere"),
+        (CorpusSettings("builtin", max_rows=-1), "max_rows: .*-1"),
     ],
 )
-def test_impossible_settings_are_named(settings: CorpusSettings, named: str) -> None:
-    with pytest.raises(SettingsError, match=named):
-        open_corpus(settings)
+@pytest.mark.parametrize("setting", ["corpus", "sae_corpus"])
+def test_impossible_settings_are_named(settings: CorpusSettings, named: str, setting: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{setting}\.{named}"):
+        open_corpus(settings, setting)
 
 
 def test_an_unknown_name_lists_the_known() -> None:
