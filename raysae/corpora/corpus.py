@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysae.artifacts import ShardSpec
-from raysae.corpora.snapshot import CorpusSnapshot
+from raysae.corpora.snapshot import CorpusFile, CorpusSnapshot
 from raysae.errors import DataError
 from raysae.sample import Rejection, Sample
 
@@ -88,22 +88,22 @@ class Corpus(ABC):
             columns: Only these; all of `schema` if None.
 
         Raises:
-            DataError: The file is damaged, or is another one than when the snapshot was taken.
+            DataError: The file is damaged, or has another size or fewer rows than when the snapshot
+                was taken.
         """
         file = self.snapshot.files[file_index]
         fields = [self.schema.field(name) for name in columns or self.schema.names]
         schema = pa.schema(fields, metadata=self.schema.metadata)
         try:
+            if file.path.stat().st_size != file.size:
+                raise DataError(_changed(file))
             with pq.ParquetFile(file.path) as parquet:
                 table = _read_range(parquet, start, stop, schema)
         except (pa.ArrowException, OSError) as error:
             reason = str(error).splitlines()[0]
             raise DataError(f"{file.path} cannot be read ({reason}); restore it.") from error
         if table.num_rows != stop - start:
-            raise DataError(
-                f"{file.path} has no rows {start} to {stop}; it changed since the job began: run "
-                "the job again."
-            )
+            raise DataError(_changed(file))
         return table
 
     def read_samples(self, shard: ShardSpec) -> list[Sample | Rejection]:
@@ -119,6 +119,10 @@ class Corpus(ABC):
                 stop = min(start + READ_BATCH_ROWS, file.rows)
                 table = self.read(index, start, stop, self.columns)
                 yield from self.samples(table, first + start)
+
+
+def _changed(file: CorpusFile) -> str:
+    return f"{file.path} changed since the job began; run the job again."
 
 
 def _unify(snapshot: CorpusSnapshot, schemas: Sequence[pa.Schema]) -> pa.Schema:

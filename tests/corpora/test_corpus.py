@@ -121,6 +121,10 @@ def test_a_file_that_changed_or_vanished_is_named(tmp_path: Path) -> None:
     write_rows(path, [row()])
     with pytest.raises(DataError, match=r"a\.parquet.*changed"):
         corpus.read(0, 0, 2)
+    # As many rows, but others.
+    write_rows(path, [row(question="Quite another question?"), row()])
+    with pytest.raises(DataError, match=r"a\.parquet.*changed"):
+        corpus.read(0, 0, 2)
     path.unlink()
     with pytest.raises(DataError, match=r"a\.parquet"):
         corpus.read(0, 0, 1)
