@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -245,6 +246,11 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"{path} holds no JSON object; delete it and run again.")
     return value
+
+
+def as_number(value: float | None) -> float:
+    """Return a number that `put_json` wrote: NaN where it wrote null."""
+    return math.nan if value is None else float(value)
 
 
 def package_versions() -> dict[str, str]:

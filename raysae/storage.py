@@ -7,8 +7,10 @@ same directory, flushed to the disk, and moved there by `os.replace`.
 from __future__ import annotations
 
 import json
+import math
 import os
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -26,7 +28,8 @@ def local_root(uri: str) -> Path:
         uri: A path, or `file:///path`.
 
     Raises:
-        SettingsError: The scheme is another one than `file`.
+        SettingsError: The scheme is another one than `file`, or a URI names another machine or no
+            absolute path.
     """
     if "://" not in uri:
         return Path(uri).expanduser().absolute()
@@ -35,6 +38,11 @@ def local_root(uri: str) -> Path:
         raise SettingsError(
             f"storage: {uri!r} has the scheme {parts.scheme!r}, but only local directories "
             "(a path or file:///path) can hold artifacts; mount the bucket or name a directory."
+        )
+    if parts.netloc not in {"", "localhost"} or not parts.path.startswith("/"):
+        raise SettingsError(
+            f"storage: {uri!r} names no absolute path of this machine; write file:///path, with "
+            "three slashes, or the path alone."
         )
     return Path(unquote(parts.path))
 
@@ -90,8 +98,24 @@ def put_bytes(final: Path, data: bytes) -> None:
 
 
 def put_json(final: Path, value: Any) -> None:
-    """Publish `value` as indented JSON with sorted keys."""
-    put_bytes(final, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+    """Publish `value` as indented JSON with sorted keys.
+
+    JSON has no numbers that are not finite: NaN and infinities are written as null, which
+    `raysae.artifacts.as_number` reads as NaN.
+    """
+    text = json.dumps(_finite(value), indent=2, sort_keys=True, allow_nan=False)
+    put_bytes(final, (text + "\n").encode())
+
+
+def _finite(value: Any) -> Any:
+    """Replace the numbers that JSON lacks by None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
 
 
 def _sync_directory(directory: Path) -> None:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from raysae import storage
+from raysae.artifacts import as_number, read_json
 from raysae.errors import SettingsError
 from raysae.storage import (
     TEMPORARY_PREFIX,
@@ -89,12 +92,25 @@ def test_json_does_not_depend_on_the_order_of_keys(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a").read_bytes()) == {"x": 1, "y": [1, 2]}
 
 
+def test_numbers_that_json_lacks_are_null(tmp_path: Path) -> None:
+    content = {"x": math.nan, "y": [math.inf, (-math.inf, 1.5)], "z": {"w": np.float64("nan")}}
+    put_json(tmp_path / "a", content)
+    text = (tmp_path / "a").read_text()
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    read = read_json(tmp_path / "a")
+    assert read == {"x": None, "y": [None, [None, 1.5]], "z": {"w": None}}
+    assert math.isnan(as_number(read["x"]))
+    assert as_number(1.5) == 1.5
+
+
 @pytest.mark.parametrize(
     ("uri", "expected"),
     [
         ("/a/b", "/a/b"),
         ("file:///a/b", "/a/b"),
         ("file:///a%20b", "/a b"),
+        ("file://localhost/a", "/a"),
         ("c", f"{Path.cwd()}/c"),
     ],
 )
@@ -110,6 +126,12 @@ def test_the_home_directory_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("uri", ["s3://bucket/x", "gs://bucket", "https://host/x"])
 def test_other_schemes_are_refused(uri: str) -> None:
     with pytest.raises(SettingsError, match=r"^storage: .*scheme"):
+        local_root(uri)
+
+
+@pytest.mark.parametrize("uri", ["file://storage", "file://data/x", "file://", "file://localhost"])
+def test_a_uri_that_names_no_absolute_path_is_refused(uri: str) -> None:
+    with pytest.raises(SettingsError, match=r"^storage: .*file:///path"):
         local_root(uri)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raysae.artifacts import package_versions, read_json
+from raysae.artifacts import as_number, package_versions, read_json
 from raysae.corpora import known_corruption
 from raysae.interpret import (
     ArtifactRef,
@@ -135,14 +135,13 @@ def _selection(chain: Chain) -> SelectionSummary:
     metadata, select = chain.subset.metadata(), chain.settings.select
     limits = {"n": select.n, "min_score": select.min_score, "max_score": select.max_score}
     given = [f"{name} {value}" for name, value in limits.items() if value is not None]
-    cutoff = metadata["cutoff"]
     return SelectionSummary(
         scorer=select.scorer,
         order=select.order,
         corpus_rows=chain.corpus.snapshot.rows,
         rejected=metadata["rejected"],
         kept=metadata["rows"],
-        threshold=float("nan") if cutoff is None else cutoff,
+        threshold=as_number(metadata["cutoff"]),
         rule=", ".join(given) or f"fraction {select.fraction}",
     )
 
@@ -198,7 +197,6 @@ def _sae(chain: Chain) -> SaeSummary:
     """Summarise the SAE's health and training."""
     metadata, settings = chain.sae.metadata(), chain.settings
     points = read_json(chain.sae.directory / HISTORY_FILE)["points"]
-    names = ("tokens", "l0", "fvu", "alive_share", "dead_share", "dense_share")
     return SaeSummary(
         architecture=settings.sae.architecture,
         d_in=metadata["d_in"],
@@ -206,10 +204,20 @@ def _sae(chain: Chain) -> SaeSummary:
         model=settings.model.path,
         layer=settings.model.layer,
         health=tuple(
-            ModalityHealth(group, **{name: metadata["health"][group][name] for name in names})
-            for group in ("all", "text", "image")
+            _modality_health(group, metadata["health"][group]) for group in ("all", "text", "image")
         ),
-        curve=tuple(TrainingPoint(int(p["step"]), p["loss"], p["fvu"], p["l0"]) for p in points),
+        curve=tuple(
+            TrainingPoint(int(p["step"]), *(as_number(p[name]) for name in ("loss", "fvu", "l0")))
+            for p in points
+        ),
+    )
+
+
+def _modality_health(group: str, numbers: Mapping[str, Any]) -> ModalityHealth:
+    """Read one group's numbers; the means of a group without tokens are null."""
+    means = ("l0", "fvu", "alive_share", "dead_share", "dense_share")
+    return ModalityHealth(
+        group, numbers["tokens"], **{name: as_number(numbers[name]) for name in means}
     )
 
 

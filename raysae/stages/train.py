@@ -18,7 +18,7 @@ import ray.train.torch
 import torch
 
 from raysae.activations import CachedTokens, CacheReader, ReadingOrder
-from raysae.artifacts import Artifact, read_json
+from raysae.artifacts import Artifact, as_number, read_json
 from raysae.errors import DataError
 from raysae.models import ModelSettings
 from raysae.sae import Ranks, SaeHealth, SaeSettings, SaeTrainer, save_saelens
@@ -263,7 +263,7 @@ def _print_health(health: dict[str, Any]) -> None:
     for group in ("all", "text", "image"):
         if group not in health:
             raise DataError(f"train: {HEALTH_FILE} lacks {group!r}; delete the SAE and run again.")
-        numbers = health[group]
+        numbers = {name: as_number(value) for name, value in health[group].items()}
         sys.stdout.write(
             f"  {group:6} {numbers['tokens']:>9,.0f} tokens  l0 {numbers['l0']:.1f}  "
             f"fvu {numbers['fvu']:.3f}  alive {numbers['alive_share']:.1%}\n"

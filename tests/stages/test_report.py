@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -11,6 +12,7 @@ from raysae.corpora import known_corruption
 from raysae.pipeline import make
 from raysae.scoring import SCORERS, SelectionSettings
 from raysae.stages.chain import Chain
+from raysae.stages.report import _modality_health
 from tests.stages.chains import unfinished_files
 from tests.stages.conftest import Made
 
@@ -75,3 +77,10 @@ def test_a_cache_that_was_removed_is_not_made_again(made: Made, tmp_path: Path) 
     page = (chain.report.directory / "report.html").read_text(encoding="utf-8")
     assert cache.name in page
     assert f"{made.chain.activations.metadata()['text_tokens']:,}" in text_of(page)
+
+
+def test_a_modality_without_tokens_has_no_means() -> None:
+    names = ("l0", "fvu", "alive_share", "dead_share", "dense_share")
+    health = _modality_health("image", {"tokens": 0, **dict.fromkeys(names)})
+    assert health.tokens == 0
+    assert all(math.isnan(getattr(health, name)) for name in names)

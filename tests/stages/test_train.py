@@ -13,7 +13,7 @@ from raysae.activations import CacheReader
 from raysae.artifacts import read_json
 from raysae.errors import DataError
 from raysae.pipeline import make
-from raysae.sae import load_saelens
+from raysae.sae import SaeHealth, load_saelens
 from raysae.stages import train as stage
 from raysae.stages.chain import Chain, ChainSettings, TrainRunSettings
 from raysae.storage import put_json
@@ -117,6 +117,15 @@ def test_a_damaged_cache_stops_training_with_the_readers_own_words(
         make(chain, "saes")
     assert "Traceback" not in str(error.value)
     assert not chain.sae.is_finished()
+
+
+def test_a_modality_without_tokens_is_stored_and_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    health = SaeHealth(4, 8)
+    put_json(tmp_path / "health.json", {"held_out": True, **health.summary()})
+    stage._print_health(read_json(tmp_path / "health.json"))
+    assert "fvu nan" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("shards", "held_out"), [(1, 0), (2, 1), (19, 1), (40, 2), (100, 5)])
