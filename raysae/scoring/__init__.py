@@ -10,7 +10,6 @@ from raysae.scoring.scorers import (
     SAE_SCORERS,
     SCORERS,
     score_batch,
-    score_random,
 )
 from raysae.scoring.selection import KEPT_SCHEMA, Selection, first_of_each_id, select
 from raysae.scoring.settings import ScoreSettings, SelectionSettings, WeightSettings
@@ -38,7 +37,6 @@ __all__ = [
     "first_of_each_id",
     "read_top_tokens",
     "score_batch",
-    "score_random",
     "select",
     "write_top_tokens",
 ]

@@ -122,18 +122,6 @@ def score_batch(
     return {name: _rows(sample_ids, ordinals, text_s, image_s, scored[name]) for name in SCORERS}
 
 
-def score_random(
-    sample_ids: Sequence[str], ordinals: Sequence[int] | Int64Array, seed: int
-) -> pa.Table:
-    """Score samples by the `random` scorer, without any model.
-
-    Equal to what `score_batch` gives under this seed, except that the token counts, unknown here,
-    are 0. Returns a table in `SCORE_SCHEMA`.
-    """
-    none_s = np.zeros(len(sample_ids), dtype=np.int64)
-    return _rows(sample_ids, ordinals, none_s, none_s, _random(sample_ids, seed))
-
-
 def _random(sample_ids: Sequence[str], seed: int) -> Scored:
     scores = [random_score(sample_id, seed) for sample_id in sample_ids]
     return without_features(np.array(scores, dtype=np.float64))

@@ -178,16 +178,14 @@ def _counts(stage: str, counts: Mapping[str, Any], seconds: float) -> StageCount
 def _scorer_summaries(scores: Mapping[str, pa.Table], deciding: str, kept: set[int]) -> Any:
     """Summarise every scorer, the deciding one first."""
     ordered = [deciding, *(name for name in scores if name != deciding)]
-    # The random scorer knows no tokens; all scorers have the same rows in the same order.
-    tokens = scores[next(name for name in scores if name != "random")]
-    kept_s = np.isin(tokens["ordinal"].to_numpy(), list(kept))
+    kept_s = np.isin(scores[deciding]["ordinal"].to_numpy(), list(kept))
     return tuple(
         summarize_scores(
             name,
             scores[name]["score"].to_numpy(),
             kept_s=kept_s,
-            text_tokens_s=tokens["text_tokens"].to_numpy(),
-            image_tokens_s=tokens["image_tokens"].to_numpy(),
+            text_tokens_s=scores[name]["text_tokens"].to_numpy(),
+            image_tokens_s=scores[name]["image_tokens"].to_numpy(),
         )
         for name in ordered
     )

@@ -18,7 +18,6 @@ from raysae.scoring import (
     FeatureWeights,
     ScoreSettings,
     score_batch,
-    score_random,
 )
 from raysae.scoring.table import RowGroup, ScoreTable
 from raysae.stages._encoder import Encoder
@@ -71,8 +70,6 @@ class ScoreWorker:
             scored = score_batch(
                 codes, batch, self.weights, self.score, sample_ids=ids, ordinals=ordinals
             )
-            # Needs neither codes nor weights, so its rows stay when only the SAE changes.
-            scored["random"] = score_random(ids, ordinals, self.score.seed)
             for scorer, table in scored.items():
                 parts[scorer].append(table)
         for scorer, group in self.groups[shard.name].items():

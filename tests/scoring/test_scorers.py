@@ -13,8 +13,8 @@ from raysae.scoring import (
     ScoreSettings,
     active,
     score_batch,
-    score_random,
 )
+from raysae.scoring.tokens import random_score
 from tests.reference import scoring as twin
 from tests.scoring.random_tokens import D_IN, N_FEATURES, random_tokens
 
@@ -97,7 +97,6 @@ def test_nothing_active_scores_zero() -> None:
 def test_no_sample_gives_empty_tables() -> None:
     tables = score([], [], some_weights(0), ScoreSettings())
     assert all(len(table) == 0 for table in tables.values())
-    assert len(score_random([], [], 1)) == 0
 
 
 def test_one_modality_shares_nothing() -> None:
@@ -127,11 +126,14 @@ def test_mean_is_the_sum_over_the_number_of_features() -> None:
     np.testing.assert_array_equal(mean, total / np.maximum(count, 1))
 
 
-def test_random_needs_no_model() -> None:
-    tables = score(random_tokens(0), list(range(8)), some_weights(0), ScoreSettings(seed=7))
-    alone = score_random([f"id-{o}" for o in range(8)], list(range(8)), 7)
-    assert alone["score"].equals(tables["random"]["score"])
-    assert alone.schema.equals(SCORE_SCHEMA)
+def test_random_depends_on_seed_and_id_alone() -> None:
+    tables = [
+        score(random_tokens(tokens), list(range(8)), some_weights(tokens), ScoreSettings(seed=seed))
+        for tokens, seed in ((0, 7), (1, 7), (0, 8))
+    ]
+    scores = [table["random"]["score"].to_pylist() for table in tables]
+    assert scores[0] == scores[1] == [random_score(f"id-{o}", 7) for o in range(8)]
+    assert not set(scores[0]) & set(scores[2])
 
 
 def test_refuses_what_does_not_fit() -> None:
