@@ -29,6 +29,7 @@ from raysae.corpora import Corpus
 from raysae.errors import DataError, RaysaeError
 from raysae.sample import Rejection, Sample
 from raysae.settings import RunSettings
+from raysae.stages._capacity import Resources, check_fits
 from raysae.stages.connection import connect
 
 READER_CPUS = 0.25
@@ -74,12 +75,14 @@ def run_shards(
         run: Actors, devices, retries.
 
     Raises:
+        SettingsError: The actors and a reader can never run at the same time on this cluster.
         RaysaeError: What a worker raised, unwrapped from Ray's own errors, or that processes died
             too often.
     """
     if not tasks:
         return {}
     connect()
+    _check_capacity(stage, run)
     dataset = (
         ray.data.from_items([_to_row(task) for task in tasks], override_num_blocks=len(tasks))
         # Ray Data's own default is to try for ever: a row that kills its decoder or its actor would
@@ -111,6 +114,16 @@ def run_shards(
         return _sum_counts(
             stage, len(tasks), (json.loads(r["counts"]) for r in dataset.iter_rows())
         )
+
+
+def _check_capacity(stage: str, run: RunSettings) -> None:
+    """Refuse actors that leave no room for a reader: the job would wait for ever."""
+    actor = Resources(run.cpus_per_actor, run.gpus_per_actor)
+    check_fits(
+        f"{stage}'s {run.min_actors} actor(s) of {actor} each and a reader of {READER_CPUS} CPUs",
+        [actor] * run.min_actors + [Resources(READER_CPUS, 0)],
+        ("run.cpus_per_actor", "run.gpus_per_actor", "run.min_actors"),
+    )
 
 
 def _sum_counts(stage: str, shards: int, counts: Iterator[dict[str, float]]) -> dict[str, float]:

@@ -20,6 +20,7 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from raysae.errors import RaysaeError
+from raysae.stages._capacity import Resources, check_fits
 from raysae.stages._pool import cause_of_ours, unwrapped_errors
 from raysae.stages.connection import connect
 
@@ -36,12 +37,14 @@ class RankPlan:
         cpus: CPU cores for each.
         gpus: GPUs for each, 0 or 1.
         max_failures: How often all ranks are started again after one was lost.
+        settings: The settings that decide how many ranks of what size there are, for messages.
     """
 
     workers: int
     cpus: float
     gpus: int
     max_failures: int
+    settings: tuple[str, ...]
 
 
 def run_ranks(
@@ -59,9 +62,12 @@ def run_ranks(
         directory: Where Ray Train may write, on a disk that every node sees.
 
     Raises:
+        SettingsError: The ranks can never run at the same time on this cluster.
         RaysaeError: What a rank raised. It would be raised again, so nothing is restarted for it.
     """
     connect()
+    size = Resources(plan.cpus, plan.gpus)
+    check_fits(f"{plan.workers} rank(s) of {size} each", [size] * plan.workers, plan.settings)
     trainer = TorchTrainer(
         _quiet_about_ours(rank),
         train_loop_config=dict(arguments),

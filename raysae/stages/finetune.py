@@ -161,7 +161,13 @@ def _prepare_rows(
 def _fit(task: TrainingTask) -> None:
     """Start the ranks and wait for them; a lost rank restarts all from the last checkpoint."""
     run = task.run
-    plan = RankPlan(run.workers, run.cpus_per_worker, int(run.use_gpu), run.max_retries)
+    plan = RankPlan(
+        workers=run.workers,
+        cpus=run.cpus_per_worker,
+        gpus=int(run.use_gpu),
+        max_failures=run.max_retries,
+        settings=("tune.workers", "tune.cpus_per_worker", "tune.use_gpu"),
+    )
     run_ranks(_train_rank, {"task": task}, plan, task.output.parent / "ray")
 
 

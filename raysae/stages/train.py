@@ -87,9 +87,7 @@ def run_train(chain: Chain) -> StageResult:
     started = time.monotonic()
     checkpoints = artifact.directory / CHECKPOINTS
     resumed = bool(_saved(checkpoints))
-    run = task.run
-    plan = RankPlan(run.workers, run.cpus_per_worker, run.gpus_per_worker, run.max_failures)
-    run_ranks(_train_rank, {"task": task}, plan, checkpoints)
+    run_ranks(_train_rank, {"task": task}, _rank_plan(task.run), checkpoints)
     health = read_json(artifact.directory / HEALTH_FILE)
     if not artifact.is_finished():  # A run beside this one may have been the first.
         artifact.finish(
@@ -106,6 +104,17 @@ def run_train(chain: Chain) -> StageResult:
     shutil.rmtree(checkpoints, ignore_errors=True)
     _print_health(health)
     return StageResult(task.sae.steps * task.sae.batch_tokens, 0, resumed)
+
+
+def _rank_plan(run: TrainRunSettings) -> RankPlan:
+    """Return what is asked of Ray."""
+    return RankPlan(
+        workers=run.workers,
+        cpus=run.cpus_per_worker,
+        gpus=run.gpus_per_worker,
+        max_failures=run.max_failures,
+        settings=("train.workers", "train.cpus_per_worker", "train.gpus_per_worker"),
+    )
 
 
 def _about(cache: Artifact) -> dict[str, Any]:

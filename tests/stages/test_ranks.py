@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 
-from raysae.errors import DataError
+from raysae.errors import DataError, SettingsError
 from raysae.stages._ranks import RankPlan, run_ranks
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("shared_ray")]
+
+
+def ranks(workers: int, max_failures: int = 0) -> RankPlan:
+    return RankPlan(workers, 0.5, 0, max_failures, ("train.workers", "train.cpus_per_worker"))
 
 
 def starts(directory: Path) -> int:
@@ -34,7 +38,7 @@ def test_an_error_of_ours_ends_all_ranks_at_once(tmp_path: Path) -> None:
             raise DataError("x is damaged; restore it.")
         ray.train.collective.barrier()  # waits for the other rank, which never comes
 
-    plan = RankPlan(workers=2, cpus=0.5, gpus=0, max_failures=3)
+    plan = ranks(2, max_failures=3)
     with pytest.raises(DataError, match=r"^x is damaged; restore it\.$"):
         run_ranks(rank, {"directory": tmp_path}, plan, tmp_path / "ray")
     assert starts(tmp_path) == 2
@@ -47,5 +51,13 @@ def test_a_lost_rank_is_started_again(tmp_path: Path) -> None:
             time.sleep(3)  # Ray Train gives up on a rank that dies while the ranks are started
             os._exit(1)
 
-    run_ranks(rank, {"directory": tmp_path}, RankPlan(1, 0.5, 0, 1), tmp_path / "ray")
+    run_ranks(rank, {"directory": tmp_path}, ranks(1, max_failures=1), tmp_path / "ray")
     assert starts(tmp_path) == 2
+
+
+def test_ranks_that_never_fit_are_refused_instead_of_waited_for(tmp_path: Path) -> None:
+    with pytest.raises(
+        SettingsError,
+        match=r"^train\.workers: 5 rank\(s\) of 0\.5 CPUs .* 2 CPUs .*or train\.cpus_per_worker",
+    ):
+        run_ranks(note_start, {}, ranks(5), tmp_path)  # type: ignore[arg-type]
