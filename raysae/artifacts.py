@@ -152,23 +152,27 @@ class Artifact:
         if not path.exists():
             put_json(path, self.spec.to_json())
             return
-        stored = read_json(path)
+        self._compare(path, read_json(path))
+
+    def is_finished(self) -> bool:
+        """Whether `metadata.json` is there and fits this specification; writes nothing.
+
+        Raises:
+            DataError: It is there, but for another specification.
+        """
+        path = self.directory / "metadata.json"
+        if not path.exists():
+            return False
+        self._compare(path, read_json(path).get("spec"))
+        return True
+
+    def _compare(self, path: Path, stored: Any) -> None:
+        """Raise DataError if what a file holds is not this specification."""
         if stored != self.spec.to_json():
             raise DataError(
                 f"{path} was written for other settings than this run's, although the id is the "
                 "same; move the directory away and run again."
             )
-
-    def is_finished(self) -> bool:
-        """Whether `metadata.json` is there and fits this specification.
-
-        Raises:
-            DataError: It is there, but for another specification.
-        """
-        if not (self.directory / "metadata.json").exists():
-            return False
-        self.begin()
-        return True
 
     def metadata(self) -> dict[str, Any]:
         """Return the finished artifact's metadata.

@@ -149,11 +149,18 @@ def test_the_stored_settings_are_compared_not_trusted(tmp_path: Path) -> None:
     artifact = Artifact(tmp_path, SPEC)
     artifact.begin()
     artifact.finish({})
-    path = artifact.directory / "spec.json"
-    path.write_text(path.read_text().replace('"k": 3', '"k": 4'))
-    for opened in (artifact.begin, artifact.is_finished):
-        with pytest.raises(DataError, match="written for other settings"):
+    for name, opened in (("spec", artifact.begin), ("metadata", artifact.is_finished)):
+        path = artifact.directory / f"{name}.json"
+        path.write_text(path.read_text().replace('"k": 3', '"k": 4'))
+        with pytest.raises(DataError, match=rf"{name}\.json was written for other settings"):
             opened()
+
+
+def test_looking_whether_an_artifact_is_finished_writes_nothing(tmp_path: Path) -> None:
+    artifact = Artifact(tmp_path, SPEC)
+    artifact.finish({})
+    assert artifact.is_finished()
+    assert [path.name for path in artifact.directory.iterdir()] == ["metadata.json"]
 
 
 @pytest.mark.parametrize("damage", [b"", b'{"k": ', b"[1]", b"\xff\xfe"])
