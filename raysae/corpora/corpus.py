@@ -91,20 +91,52 @@ class Corpus(ABC):
             DataError: The file is damaged, or has another size or fewer rows than when the snapshot
                 was taken.
         """
-        file = self.snapshot.files[file_index]
+        schema = self._schema_of(columns)
+        pieces = list(self._pieces(file_index, start, stop, schema, READ_BATCH_ROWS))
+        return pa.Table.from_batches(pieces, schema)
+
+    def batches(
+        self,
+        file_index: int,
+        columns: Sequence[str] | None = None,
+        rows: int = READ_BATCH_ROWS,
+    ) -> Iterator[pa.RecordBatch]:
+        """Read all rows of one file, in order and once, a few at a time.
+
+        Reading range by range instead decodes a large row group from its start for each range.
+
+        Args:
+            file_index: Which file of the snapshot.
+            columns: As in `read`.
+            rows: Rows in a batch, at most.
+
+        Raises:
+            DataError: As `read`.
+        """
+        stop = self.snapshot.files[file_index].rows
+        return self._pieces(file_index, 0, stop, self._schema_of(columns), rows)
+
+    def _schema_of(self, columns: Sequence[str] | None) -> pa.Schema:
         fields = [self.schema.field(name) for name in columns or self.schema.names]
-        schema = pa.schema(fields, metadata=self.schema.metadata)
+        return pa.schema(fields, metadata=self.schema.metadata)
+
+    def _pieces(
+        self, file_index: int, start: int, stop: int, schema: pa.Schema, rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        file = self.snapshot.files[file_index]
+        found = 0
         try:
             if file.path.stat().st_size != file.size:
                 raise DataError(_changed(file))
             with pq.ParquetFile(file.path) as parquet:
-                table = _read_range(parquet, start, stop, schema)
+                for piece in _read_range(parquet, start, stop, schema, rows):
+                    found += piece.num_rows
+                    yield piece
         except (pa.ArrowException, OSError) as error:
             reason = str(error).splitlines()[0]
             raise DataError(f"{file.path} cannot be read ({reason}); restore it.") from error
-        if table.num_rows != stop - start:
+        if found != stop - start:
             raise DataError(_changed(file))
-        return table
 
     def read_samples(self, shard: ShardSpec) -> list[Sample | Rejection]:
         """Read one shard's rows as samples and rejections, one per row, in order."""
@@ -113,12 +145,11 @@ class Corpus(ABC):
 
     def all_samples(self) -> Iterator[Sample | Rejection]:
         """Read every row, in order, a few at a time."""
-        for index, file in enumerate(self.snapshot.files):
-            first = self.snapshot.first_ordinal(index)
-            for start in range(0, file.rows, READ_BATCH_ROWS):
-                stop = min(start + READ_BATCH_ROWS, file.rows)
-                table = self.read(index, start, stop, self.columns)
-                yield from self.samples(table, first + start)
+        for index in range(len(self.snapshot.files)):
+            ordinal = self.snapshot.first_ordinal(index)
+            for batch in self.batches(index, self.columns):
+                yield from self.samples(pa.Table.from_batches([batch]), ordinal)
+                ordinal += batch.num_rows
 
 
 def _changed(file: CorpusFile) -> str:
@@ -139,7 +170,9 @@ def _unify(snapshot: CorpusSnapshot, schemas: Sequence[pa.Schema]) -> pa.Schema:
     return unified
 
 
-def _read_range(file: pq.ParquetFile, start: int, stop: int, schema: pa.Schema) -> pa.Table:
+def _read_range(
+    file: pq.ParquetFile, start: int, stop: int, schema: pa.Schema, rows_at_once: int
+) -> Iterator[pa.RecordBatch]:
     """Decode only the row groups that the range touches, and keep only its rows."""
     groups: list[int] = []
     first_row = row = 0
@@ -150,16 +183,14 @@ def _read_range(file: pq.ParquetFile, start: int, stop: int, schema: pa.Schema) 
             groups.append(group)
         row += rows
     present = [name for name in schema.names if name in file.schema_arrow.names]
-    pieces: list[pa.RecordBatch] = []
     row = first_row
-    for batch in file.iter_batches(READ_BATCH_ROWS, row_groups=groups, columns=present):
+    for batch in file.iter_batches(rows_at_once, row_groups=groups, columns=present):
         low, high = max(start - row, 0), min(stop - row, batch.num_rows)
         if low < high:
-            pieces.append(_conform(batch.slice(low, high - low), schema))
+            yield _conform(batch.slice(low, high - low), schema)
         row += batch.num_rows
         if row >= stop:
             break
-    return pa.Table.from_batches(pieces, schema)
 
 
 def _conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

@@ -221,7 +221,7 @@ class Chain:
 
     def shards(self, corpus: Corpus) -> list[ShardSpec]:
         """Cut a corpus into shards."""
-        return plan_shards([file.rows for file in corpus.snapshot.files], self.rows_per_shard)
+        return plan_shards(corpus.snapshot.file_rows, self.rows_per_shard)
 
     @cached_property
     def activations(self) -> Artifact:
@@ -266,7 +266,7 @@ class Chain:
         """
         lineage: dict[str, Any] = {
             "file": self.corpus.snapshot.files[shard.file_index].fingerprint,
-            "first_ordinal": shard.first_ordinal - shard.start,
+            "first_ordinal": self.corpus.snapshot.first_ordinal(shard.file_index),
             "corpus": self.settings.corpus.name,
             "scorer": scorer,
             "version": SCORER_VERSION,

@@ -67,23 +67,24 @@ def run_select(chain: Chain) -> StageResult:
 
 
 def _write_rows(corpus: Corpus, kept: np.ndarray, directory: Path) -> list[str]:
-    """Write the kept rows, one file for each of the corpus that has any, row range by row range."""
+    """Write the kept rows, one file for each of the corpus that has any, a few rows at a time."""
     parts = []
-    first = 0
-    for index, file in enumerate(corpus.snapshot.files):
-        in_file = kept[(kept >= first) & (kept < first + file.rows)] - first
+    for index, rows in enumerate(corpus.snapshot.file_rows):
+        first = corpus.snapshot.first_ordinal(index)
+        in_file = kept[(kept >= first) & (kept < first + rows)] - first
         if len(in_file):
             parts.append((index, in_file))
-        first += file.rows
     names = []
     for number, (index, in_file) in enumerate(parts):
         names.append(f"train-{number:05d}-of-{len(parts):05d}.parquet")
         temporary = temporary_sibling(directory / names[-1])
         with pq.ParquetWriter(temporary, corpus.schema, compression="zstd") as writer:
-            for start in range(0, corpus.snapshot.files[index].rows, ROWS_PER_READ):
-                stop = min(start + ROWS_PER_READ, corpus.snapshot.files[index].rows)
+            start = 0
+            for batch in corpus.batches(index, rows=ROWS_PER_READ):
+                stop = start + batch.num_rows
                 wanted = in_file[(in_file >= start) & (in_file < stop)] - start
                 if len(wanted):
-                    writer.write_table(corpus.read(index, start, stop).take(pa.array(wanted)))
+                    writer.write_batch(batch.take(pa.array(wanted)))
+                start = stop
         put_file(temporary, directory / names[-1])
     return names

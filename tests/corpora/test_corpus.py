@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -12,6 +15,7 @@ from raysae.artifacts import ShardSpec
 from raysae.corpora import Corpus, CorpusSettings, open_corpus
 from raysae.errors import DataError
 from raysae.sample import Sample
+from raysae.stages.select import _write_rows
 from tests.corpora.rows import IMAGE_TYPE, SCHEMA, row, write_rows
 
 
@@ -43,8 +47,6 @@ def test_any_range_is_read_exactly(grouped: Corpus, a: int, b: int) -> None:
 
 def test_untouched_row_groups_are_not_read(grouped: Corpus, tmp_path: Path) -> None:
     """Damage in the first row group does not disturb a read of the last."""
-    import pyarrow.parquet as pq
-
     source = grouped.snapshot.files[0].path
     copy = tmp_path / "a.parquet"
     data = bytearray(source.read_bytes())
@@ -56,6 +58,35 @@ def test_untouched_row_groups_are_not_read(grouped: Corpus, tmp_path: Path) -> N
     assert questions(corpus.read(0, 140, 200)) == [f"q{i}" for i in range(140, 200)]
     with pytest.raises(DataError, match=r"a\.parquet"):
         corpus.read(0, 0, 10)
+
+
+def test_a_large_row_group_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_rows(tmp_path / "a.parquet", [row(question=f"q{i}") for i in range(300)])
+    corpus, decoded = opened(tmp_path), []
+    iterate = pq.ParquetFile.iter_batches
+
+    def counted(self: pq.ParquetFile, *args: Any, **options: Any) -> Any:
+        for batch in iterate(self, *args, **options):
+            decoded.append(batch.num_rows)
+            yield batch
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", counted)
+    assert [sample.ordinal for sample in corpus.all_samples()] == list(range(300))
+    assert sum(decoded) == 300
+    decoded.clear()
+    _write_rows(corpus, np.array([3, 170, 299]), tmp_path / "kept")
+    assert sum(decoded) == 300
+    kept = pq.read_table(tmp_path / "kept")
+    assert questions(kept) == ["q3", "q170", "q299"]
+    assert kept.schema == corpus.schema
+
+
+def test_batches_are_the_rows_that_are_used(grouped: Corpus) -> None:
+    path = str(grouped.snapshot.files[0].path)
+    corpus = open_corpus(CorpusSettings("align-anything", path, max_rows=150))
+    batches = list(corpus.batches(0, ["question"], rows=40))
+    assert questions(pa.Table.from_batches(batches)) == [f"q{i}" for i in range(150)]
+    assert max(batch.num_rows for batch in batches) <= 40
 
 
 def test_columns_can_be_chosen(grouped: Corpus) -> None:
