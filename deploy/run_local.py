@@ -26,6 +26,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import psutil
 
@@ -49,8 +50,15 @@ def main(argv: Sequence[str]) -> int:
     if not argv:
         sys.stderr.write("usage: python deploy/run_local.py jobs/NAME.py [options]\n")
         return 2
+    # Its default action would end this process alone and leave the head and the job behind.
+    signal.signal(signal.SIGTERM, _stop)
     with local_head() as head:
         return submit(head, argv)
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    """End as on an exception, so that everything started is ended."""
+    raise SystemExit(128 + number)
 
 
 @contextmanager

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import TypeVar
 
 from raysae.errors import RaysaeError
@@ -61,16 +64,19 @@ def run_job(
     started = time.monotonic()
     result: JobResult | None = None
     try:
-        arguments = sys.argv[1:] if argv is None else argv
-        settings = parse_settings(settings_class, arguments, f"jobs/{name}.py", description)
-        sys.stdout.write(f"{name}: settings\n")
-        print_settings(settings)
-        result = work(settings)
+        with _terminable():
+            arguments = sys.argv[1:] if argv is None else argv
+            settings = parse_settings(settings_class, arguments, f"jobs/{name}.py", description)
+            sys.stdout.write(f"{name}: settings\n")
+            print_settings(settings)
+            result = work(settings)
         exit_code = 0
     except RaysaeError as error:
         sys.stdout.write(f"{name}: error: {error}\n")
         exit_code = error.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and not stop.code:
+            raise  # --help
         sys.stdout.write(f"{name}: interrupted; run it again to go on from here\n")
         exit_code = 1
     except Exception:  # the result line must be printed whatever happened
@@ -78,6 +84,23 @@ def run_job(
         exit_code = 1
     _print_result(name, result, time.monotonic() - started, exit_code)
     return exit_code
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM, which `ray job stop` sends, end the work as an exception does.
+
+    Ray does the same from the moment a job connects to it.
+    """
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _print_result(name: str, result: JobResult | None, seconds: float, exit_code: int) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -109,6 +110,39 @@ def test_an_interrupt_says_that_the_job_can_go_on(capsys: pytest.CaptureFixture[
     assert "run it again to go on" in captured.out
     assert "Traceback" not in captured.err
     assert result_of(captured.out)["exit_code"] == 1
+
+
+@pytest.mark.parametrize("stop", [SystemExit(15), SystemExit(143)], ids=["ray", "ours"])
+def test_a_stopped_job_prints_its_result_line(
+    stop: SystemExit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(raising(stop)) == 1
+    assert result_of(capsys.readouterr().out)["exit_code"] == 1
+
+
+def test_sigterm_ends_the_work_as_an_exception_does(capsys: pytest.CaptureFixture[str]) -> None:
+    cleaned = []
+
+    def work(_: Settings) -> JobResult:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.sigtimedwait([], 60)  # the handler interrupts it
+        finally:
+            cleaned.append(True)
+        return MADE
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert run(work) == 1
+    assert cleaned == [True]
+    assert result_of(capsys.readouterr().out)["exit_code"] == 1
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_help_is_no_interruption(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run(raising(AssertionError("worked")), "--help")
+    assert stopped.value.code == 0
+    assert "RAYSAE_RESULT" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("argv", [["--k", "many"], ["--nope"], ["--k"]])
