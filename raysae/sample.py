@@ -6,6 +6,8 @@ token, s samples.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Literal
@@ -93,6 +95,11 @@ class Rejection:
     ordinal: int
     reason: str
     detail: str
+
+
+def count_reasons(reasons: Iterable[str]) -> dict[str, int]:
+    """Count rejections by reason, sorted by it."""
+    return dict(sorted(Counter(reasons).items()))
 
 
 @dataclass(frozen=True)

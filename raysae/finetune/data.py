@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from raysae.errors import DataError, RejectedSampleError
-from raysae.sample import ImagePart, Message, Rejection, Sample
+from raysae.sample import ImagePart, Message, Rejection, Sample, count_reasons
 from raysae.storage import put_file, temporary_sibling
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def write_preferences(
             for batch in _batches(_usable(samples, rejections, rules)):
                 stream.write_batch(pa.RecordBatch.from_pylist(batch, schema=PREFERENCE_SCHEMA))
                 rows += len(batch)
-        counts = _count_reasons(rejections)
+        counts = count_reasons(rejection.reason for rejection in rejections)
         if rows < 2:
             raise DataError(
                 f"finetune: {rows} of {rows + len(rejections)} rows can be trained on "
@@ -221,14 +221,6 @@ def _batches(rows: Iterable[PreferenceRow]) -> Iterator[list[PreferenceRow]]:
             batch = []
     if batch:
         yield batch
-
-
-def _count_reasons(rejections: Sequence[Rejection]) -> dict[str, int]:
-    """Count rejections by reason, sorted by it."""
-    counts: dict[str, int] = {}
-    for rejection in rejections:
-        counts[rejection.reason] = counts.get(rejection.reason, 0) + 1
-    return dict(sorted(counts.items()))
 
 
 def open_preferences(path: Path) -> datasets.Dataset:

@@ -19,13 +19,15 @@ LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_p
 def check_model(directory: Path, settings: FinetuneSettings) -> None:
     """Refuse, before anything is started, a model that cannot be trained.
 
+    Args:
+        directory: As `raysae.models.checkpoint.model_directory` returns it.
+        settings: For LoRA and the vision tower.
+
     Raises:
-        SettingsError: No configuration, an architecture that is not supported, no safetensors, or
-            LoRA together with a trainable vision tower.
+        SettingsError: A damaged configuration, an architecture that is not supported, or LoRA
+            together with a trainable vision tower.
     """
     path = directory / "config.json"
-    if not path.is_file():
-        raise SettingsError(f"finetune.model: {directory} holds no config.json; name a model.")
     try:
         model_type = json.loads(path.read_bytes()).get("model_type")
     except (ValueError, AttributeError) as error:
@@ -34,11 +36,6 @@ def check_model(directory: Path, settings: FinetuneSettings) -> None:
         raise SettingsError(
             f"finetune.model: {directory} is of type {model_type!r}, but only "
             f"{', '.join(SUPPORTED_MODEL_TYPES)} can be fine-tuned."
-        )
-    if not any(directory.glob("*.safetensors")):
-        raise SettingsError(
-            f"finetune.model: {directory} holds no safetensors file; convert the weights first "
-            "(pickles are never opened)."
         )
     if settings.lora_rank and not settings.freeze_vision:
         raise SettingsError(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from raysae.artifacts import Artifact, ShardSpec
 from raysae.errors import DataError
+from raysae.sample import count_reasons
 
 COUNTED = ("rows", "rejected", "tokens", "text_tokens", "image_tokens", "special_tokens")
 """Counts that a shard's mark may hold; they are summed into the artifact's metadata."""
@@ -53,4 +53,4 @@ def sum_counts(marks: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 def rejection_reasons(marks: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Count rejected rows by reason."""
-    return dict(Counter(row["reason"] for mark in marks for row in mark["rejections"]))
+    return count_reasons(row["reason"] for mark in marks for row in mark["rejections"])

@@ -74,19 +74,11 @@ def test_lora_reaches_every_linear_layer_of_the_language_model_only(model):
 
 @pytest.mark.parametrize(
     ("config", "message"),
-    [(None, "no config.json"), ("[]", "no JSON object"), ('{"model_type": "opt"}', "'opt'")],
+    [("[]", "no JSON object"), ('{"model_type": "opt"}', "'opt'")],
 )
 def test_a_directory_that_is_no_model_is_refused(model, tmp_path, config, message):
-    if config is not None:
-        (tmp_path / "config.json").write_text(config)
+    (tmp_path / "config.json").write_text(config)
     with pytest.raises(SettingsError, match=message):
-        check_model(tmp_path, settings_for(model))
-
-
-def test_pickled_weights_are_refused(model, tmp_path):
-    shutil.copy(model / "config.json", tmp_path)
-    (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(SettingsError, match="no safetensors"):
         check_model(tmp_path, settings_for(model))
 
 

@@ -161,6 +161,23 @@ def test_a_batch_that_cannot_be_cut_is_refused_before_anything_is_written(model,
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([], "has no config.json"),
+        (["config.json", "pytorch_model.bin"], r"has no \*\.safetensors"),
+    ],
+)
+def test_what_is_no_model_is_refused_by_its_own_setting(model, tmp_path, files, message):
+    (tmp_path / "model").mkdir()
+    for name in files:
+        (tmp_path / "model" / name).write_bytes(b"{}")
+    settings = settings_for(tmp_path / "model")
+    with pytest.raises(SettingsError, match=rf"^finetune\.model: .*{message}"):
+        stage.run_finetune(settings, RUN, samples, artifact_for(tmp_path / "s", settings))
+    assert not (tmp_path / "s").exists()
+
+
 def test_our_errors_are_found_inside_ray_trains():
     class WorkerGroupError(Exception):
         worker_failures = {}  # noqa: RUF012
