@@ -32,7 +32,7 @@ from raysae.settings import RunSettings, resolved_storage
 from raysae.storage import writable_root
 
 CACHE_VERSION = 1
-SAE_VERSION = 1
+SAE_VERSION = 2
 WEIGHTS_VERSION = 1
 SCORER_VERSION = 1
 SUBSET_VERSION = 1
