@@ -26,8 +26,10 @@ def load_processor(processor_class: Any, directory: Path) -> Any:
             directory, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
+        # transformers goes on with advice about its hub.
+        said = str(error).split(". ", maxsplit=1)[0].splitlines()[0] if str(error) else repr(error)
         raise SettingsError(
-            f"model.path: {directory} has no usable tokenizer and image processor ({error}); copy "
+            f"model.path: {directory} has no usable tokenizer and image processor ({said}); copy "
             "the model again, with its tokenizer and preprocessor files."
         ) from error
 

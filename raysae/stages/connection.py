@@ -20,6 +20,9 @@ def connect() -> None:
         _opened.append(True)
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+    for repeated in ("exceptions", "_internal.execution.streaming_executor_state"):
+        # They print the traceback of what is raised next, an expected error or not.
+        logging.getLogger(f"ray.data.{repeated}").setLevel(logging.CRITICAL)
     # Ray 2.60 has no other way to limit retries and restarts (pyproject.toml stops below 2.64).
     warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
     context = ray.data.DataContext.get_current()

@@ -168,7 +168,9 @@ def test_a_row_that_always_kills_its_process_ends_the_job(
 @pytest.mark.ray
 @pytest.mark.usefixtures("shared_ray")
 @pytest.mark.parametrize("where", ["constructor", "work"])
-def test_a_workers_own_error_arrives_as_it_was_raised(corpus: Corpus, where: str) -> None:
+def test_a_workers_own_error_arrives_as_it_was_raised(
+    corpus: Corpus, where: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     class Worker:
         def __init__(self, where: str) -> None:
             if where == "constructor":
@@ -188,4 +190,5 @@ def test_a_workers_own_error_arrives_as_it_was_raised(corpus: Corpus, where: str
             run=RunSettings(),
         )
     assert type(error.value) is expected
+    assert "Traceback" not in "".join(capfd.readouterr())
     assert ray.is_initialized()
