@@ -33,6 +33,7 @@ import psutil
 REPOSITORY = Path(__file__).resolve().parents[1]
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 15.0
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 RESULT = re.compile(r"^RAYSAE_RESULT (\{.*\})\s*$")
 
 
@@ -123,7 +124,9 @@ def submit(head: Head, argv: Sequence[str]) -> int:
         text=True,
     ) as client:
         assert client.stdout is not None
-        for line in client.stdout:
+        for coloured in client.stdout:
+            # The Jobs CLI colours its lines even where they go to a file.
+            line = COLOUR.sub("", coloured)
             sys.stdout.write(line)
             sys.stdout.flush()
             found = RESULT.match(line)

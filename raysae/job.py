@@ -30,14 +30,14 @@ class JobResult:
     """What a job made.
 
     Attributes:
-        artifact: Where it is: a directory or a file.
-        kind: The artifact's kind, e.g. `subsets`.
+        artifact: Where it is: a directory or a file; None if nothing was to be made.
+        kind: The artifact's kind, e.g. `subsets`, or `plan`.
         rows: Rows in the artifact.
         rejected: Rows of the corpus that could not be used.
         resumed: Whether finished work of an earlier run was used.
     """
 
-    artifact: str
+    artifact: str | None
     kind: str
     rows: int
     rejected: int

@@ -211,6 +211,16 @@ def run_chain_job(
     return run_job(name, settings_class, work_and_disconnect, description)
 
 
+def _warn_of_a_strangers_sae(chain: Chain, job: str) -> None:
+    """Say so if a user's corpus is judged by an SAE of the built-in drawings: the default does."""
+    settings = chain.settings
+    if settings.sae_corpus.name == "builtin" and not settings.corpus.name.startswith("builtin"):
+        sys.stdout.write(
+            f"{job}: warning: the SAE is trained on sae_corpus builtin, small drawings, and not on "
+            "a corpus like the filtered one; name one with --sae_corpus.\n"
+        )
+
+
 def run_to(chain: Chain, kind: str, job: str) -> JobResult:
     """Plan, or make an artifact and tell what it is: what most jobs consist of.
 
@@ -219,12 +229,15 @@ def run_to(chain: Chain, kind: str, job: str) -> JobResult:
         kind: A key of `STAGES` whose artifact has metadata.
         job: The job's name, for what is printed.
     """
-    where = STAGES[kind].where(chain)
+    needed = _needed(kind)
+    if "weights" in needed:
+        _warn_of_a_strangers_sae(chain, job)
     if chain.settings.plan:
         from raysae.stages.plan import print_plan
 
-        print_plan(chain, _needed(kind))
-        return JobResult(str(where), kind, 0, 0, resumed=False)
+        print_plan(chain, needed)
+        return JobResult(None, "plan", 0, 0, resumed=False)
+    where = STAGES[kind].where(chain)
     result = make(chain, kind)
     metadata = read_json(where / "metadata.json")
     counts = metadata.get("counts", metadata)

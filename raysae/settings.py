@@ -27,7 +27,6 @@ SHORT_FORMS = {
     "--model": "--model.path",
     "--corpus": "--corpus.name",
     "--sae_corpus": "--sae_corpus.name",
-    "--subset": "--subset.path",
 }
 """Options people type most, and the field that each one sets."""
 
@@ -108,6 +107,7 @@ def parse_settings(
     parser = ArgumentParser(prog=prog, description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="A YAML file with any of these settings.")
     parser.add_class_arguments(settings_class, fail_untyped=True, sub_configs=True)
+    _explain_parts(parser)
     complaints = io.StringIO()
     try:
         with redirect_stderr(complaints):
@@ -119,6 +119,18 @@ def parse_settings(
         raise SettingsError(_one_line(str(error) or complaints.getvalue())) from error
     values = {key: value for key, value in vars(built).items() if key != "config"}
     return settings_class(**values)
+
+
+def _explain_parts(parser: ArgumentParser) -> None:
+    """Say in `--help` what an option that stands for a whole part of the settings takes."""
+    for action in parser._actions:  # noqa: SLF001 - jsonargparse's text for them has no setting
+        if action.help == "Path to a configuration file.":
+            (option,) = action.option_strings
+            action.metavar = "FILE"
+            action.help = "A YAML file with these settings alone."
+            if option in SHORT_FORMS:
+                action.metavar = "VALUE"
+                action.help = f"Short for {SHORT_FORMS[option]}."
 
 
 def _expand_short_forms(argv: Sequence[str]) -> list[str]:

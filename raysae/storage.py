@@ -21,6 +21,16 @@ TEMPORARY_PREFIX = ".tmp-"
 """Files with this prefix are unfinished work of some process and are never read."""
 
 
+def _usual_permissions() -> int:
+    """Return what a new file is allowed; the mask can be read by setting it only."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+_PERMISSIONS = _usual_permissions()
+
+
 def local_root(uri: str) -> Path:
     """Return the local directory that a storage URI names.
 
@@ -82,6 +92,8 @@ def put_file(temporary: Path, final: Path) -> None:
     """
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
+    # Some writers (safetensors) leave files that only their owner can read.
+    temporary.chmod(_PERMISSIONS)
     temporary.replace(final)
     _sync_directory(final.parent)
 

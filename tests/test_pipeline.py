@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from raysae import pipeline
+from raysae.corpora import CorpusSettings
 from raysae.models import ModelSettings
 from raysae.pipeline import STAGES, Stage, make, run_to
 from raysae.stages.chain import Chain, ChainSettings, FinetuneJobSettings
@@ -164,6 +165,39 @@ def test_a_plan_makes_nothing(
     assert planned == [{"activations", "saes", "weights", "scores", "subsets"}]
     assert (result.rows, result.rejected, result.resumed) == (0, 0, False)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("sae_corpus", "corpus", "kind", "warned"),
+    [
+        ("builtin", "align-anything", "subsets", True),
+        ("builtin", "align-anything", "activations", False),
+        ("builtin", "builtin-noisy", "subsets", False),
+        ("align-anything", "align-anything", "subsets", False),
+    ],
+)
+def test_an_sae_of_the_drawings_for_another_corpus_is_warned_of(
+    *,
+    sae_corpus: str,
+    corpus: str,
+    kind: str,
+    warned: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from raysae.stages import plan
+
+    monkeypatch.setattr(plan, "print_plan", lambda *_: None)
+    settings = ChainSettings(
+        storage=str(tmp_path),
+        sae_corpus=CorpusSettings(sae_corpus),
+        corpus=CorpusSettings(corpus),
+        plan=True,
+    )
+    result = run_to(Chain(settings), kind, "filter")
+    assert ("filter: warning: the SAE is trained on" in capsys.readouterr().out) == warned
+    assert (result.artifact, result.kind) == (None, "plan")
 
 
 def test_the_table_can_be_read_without_ray() -> None:

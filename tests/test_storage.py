@@ -148,3 +148,12 @@ def test_storage_that_cannot_be_written_is_a_settings_error(tmp_path: Path, belo
     with pytest.raises(SettingsError, match=r"^storage: .*a-file.* cannot be written") as error:
         writable_root(str(file / below) if below else str(file))
     assert error.value.exit_code == 2
+
+
+def test_what_is_published_can_be_read_by_others(tmp_path: Path) -> None:
+    usual = tmp_path / "usual"
+    usual.touch()
+    temporary = storage.temporary_sibling(tmp_path / "published")
+    temporary.touch(mode=0o600)
+    storage.put_file(temporary, tmp_path / "published")
+    assert (tmp_path / "published").stat().st_mode == usual.stat().st_mode

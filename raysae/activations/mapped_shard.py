@@ -53,12 +53,14 @@ class MappedShard:
         except (pa.ArrowException, OSError) as error:
             reason = str(error).splitlines()[0]
             raise DataError(
-                f"{path} cannot be read ({reason}); delete its mark and run its job again."
+                f"{path} cannot be read ({reason}); delete {path.parent} and run the job again."
             ) from error
         if not complete:
-            raise DataError(f"{path} was cut short; delete its mark and run its job again.")
+            raise DataError(f"{path} was cut short; delete {path.parent} and run the job again.")
         if any(column.null_count for batch in batches for column in batch.columns):
-            raise DataError(f"{path} has nulls, which no cache has; run its job again.")
+            raise DataError(
+                f"{path} has nulls, which no cache has; delete {path.parent} and run the job again."
+            )
         self._acts = [view_activations(batch) for batch in batches]
         self._starts = np.cumsum([0, *(batch.num_rows for batch in batches)], dtype=np.int64)
         self._columns = {

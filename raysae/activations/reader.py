@@ -153,7 +153,9 @@ class CacheReader:
                 table = stream.read_all()
         except (pa.ArrowException, OSError) as error:
             reason = str(error).splitlines()[0]
-            raise DataError(f"{path} cannot be read ({reason}); run its job again.") from error
+            raise DataError(
+                f"{path} cannot be read ({reason}); delete {path.parent} and run the job again."
+            ) from error
         if not table.schema.equals(SAMPLES_SCHEMA):
             raise DataError(f"{path} has other columns than a samples table:\n{table.schema}")
         return table
@@ -177,11 +179,12 @@ class CacheReader:
         if (shard.d_in, shard.dtype) != (self.d_in, self.dtype):
             raise DataError(
                 f"{path} holds {shard.dtype} of width {shard.d_in}, the first shard {self.dtype} "
-                f"of width {self.d_in}; a cache's shards must be alike: run its job again."
+                f"of width {self.d_in}; a cache's shards must be alike: delete {path.parent} "
+                f"and run the job again."
             )
         if self.shard_rows and shard.rows != self.shard_rows[number]:
             raise DataError(
                 f"{path} has {shard.rows} rows, its mark says {self.shard_rows[number]}; delete "
-                "the mark and run its job again."
+                f"{path.parent} and run the job again."
             )
         return shard

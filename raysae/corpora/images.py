@@ -41,7 +41,9 @@ def check_image(data: bytes, max_pixels: int = MAX_IMAGE_PIXELS) -> tuple[int, i
     try:
         image = Image.open(BytesIO(data), formats=IMAGE_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise RejectedSampleError("image-bomb", str(error)) from error
+        raise RejectedSampleError(
+            "image-bomb", f"the image claims far more than the limit of {max_pixels:,} pixels"
+        ) from error
     # Pillow raises what the damage happens to trip over: OSError, SyntaxError, struct.error, …
     except Exception as error:
         raise _broken(error, "cannot be opened") from error

@@ -169,6 +169,8 @@ def check_rejected(
     listed = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items()))
     if rows == 0:
         raise DataError(f"{stage}: the corpus has no usable row ({listed or 'it is empty'}).")
+    if rejected:
+        sys.stdout.write(f"{stage}: rejected {listed}\n")
     fraction = rejected / (rows + rejected)
     if fraction > max_fraction:
         raise DataError(

@@ -255,6 +255,7 @@ def print_plan(chain: Chain, kinds: Collection[str]) -> None:
         SettingsError: What is written will not fit the storage.
     """
     plan = Plan(chain)
+    sys.stdout.write("plan: everything from nothing; what is finished already costs nothing\n")
     _print_corpus("sae_corpus", plan.sae_corpus)
     if "weights" in kinds:
         _print_corpus("corpus", plan.corpus)

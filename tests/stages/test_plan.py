@@ -61,7 +61,8 @@ def test_states_of_the_weights_take_at_most_what_is_planned(made: Made) -> None:
 
 def test_printing_a_plan_makes_nothing(chain: Chain, capsys: pytest.CaptureFixture[str]) -> None:
     stage.print_plan(chain, ALL)
-    lines = capsys.readouterr().out.splitlines()
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first.startswith("plan: everything from nothing")
     names = ["sae_corpus", "corpus", "cache", "train", "weights", "score", "together"]
     assert [line.split()[:2] for line in lines] == [["plan:", name] for name in names]
     assert re.search(r"sae_corpus +64 rows, 100% usable", lines[0])
@@ -73,6 +74,7 @@ def test_only_what_is_made_is_planned(chain: Chain, capsys: pytest.CaptureFixtur
     missing = replace(chain.settings, corpus=CorpusSettings("align-anything", "/nowhere"))
     stage.print_plan(Chain(missing), ("activations",))
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == [
+        "everything",
         "sae_corpus",
         "cache",
         "together",
