@@ -23,6 +23,10 @@ class DataError(RaysaeError):
     exit_code = 3
 
 
+class StorageError(RaysaeError):
+    """The storage does not do what it is asked: denied, full, unreachable (exit code 1)."""
+
+
 class RejectedSampleError(RaysaeError):
     """One sample cannot be used; the job goes on without it.
 

@@ -1,0 +1,131 @@
+"""Storage URIs, and the names of what lies below them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from raysae.errors import SettingsError, StorageError
+
+EXTRAS = {"s3": "s3", "gs": "gs", "gcs": "gs", "abfs": "abfs", "abfss": "abfs", "az": "abfs"}
+"""Schemes of object stores, and the extra of raysae's that installs their client."""
+
+
+@dataclass(frozen=True)
+class LocalUri:
+    """A directory of a file system.
+
+    Attributes:
+        path: Absolute.
+    """
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@dataclass(frozen=True)
+class ObjectUri:
+    """A prefix in a bucket (Azure: a container).
+
+    Attributes:
+        scheme: A key of `EXTRAS`.
+        bucket: Its name.
+        prefix: What keys begin with, without slashes at the ends; may be empty.
+    """
+
+    scheme: str
+    bucket: str
+    prefix: str
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.path}"
+
+    @property
+    def path(self) -> str:
+        """`bucket/prefix`, as clients want it."""
+        return f"{self.bucket}/{self.prefix}" if self.prefix else self.bucket
+
+
+def parse_uri(uri: str, setting: str = "storage") -> LocalUri | ObjectUri:
+    """Read a storage URI: a path, `file:///path`, `s3://bucket/prefix`, `gs://…`, `abfs://…`.
+
+    Paths are taken as they are, with blanks and any letters; `file:` URIs are percent-decoded;
+    in object stores' URIs every character stands for itself.
+
+    Args:
+        uri: What the user wrote.
+        setting: The setting that holds it, for messages.
+
+    Raises:
+        SettingsError: Another scheme, no absolute path, no bucket, or something that no key has.
+    """
+    if "://" not in uri:
+        return LocalUri(_absolute(Path(uri).expanduser()))
+    scheme = uri.split("://", 1)[0].lower()
+    if scheme == "file":
+        return LocalUri(_file_path(uri, setting))
+    if scheme not in EXTRAS:
+        raise SettingsError(
+            f"{setting}: {uri!r} has the scheme {scheme!r}, which cannot hold artifacts; name a "
+            "directory, or s3://, gs:// or abfs:// with bucket and prefix."
+        )
+    return _object_uri(uri, scheme, setting)
+
+
+def _absolute(path: Path) -> Path:
+    """Return an absolute path without `..`, which is looked up, because of symbolic links."""
+    return path.resolve() if ".." in path.parts else path.absolute()
+
+
+def _file_path(uri: str, setting: str) -> Path:
+    parts = urlsplit(uri)
+    if parts.netloc not in {"", "localhost"} or not parts.path.startswith("/"):
+        raise SettingsError(
+            f"{setting}: {uri!r} names no absolute path of this machine; write file:///path, with "
+            "three slashes, or the path alone."
+        )
+    return _absolute(Path(unquote(parts.path)))
+
+
+def _object_uri(uri: str, scheme: str, setting: str) -> ObjectUri:
+    bucket, _, prefix = uri.split("://", 1)[1].partition("/")
+    if "@" in bucket and scheme not in {"abfs", "abfss"} or ":" in bucket:
+        # The URI itself may hold a secret, so it is not repeated.
+        raise SettingsError(
+            f"{setting}: the {scheme} URI holds a user, a password or a port; leave them out and "
+            "set the client's environment variables instead."
+        )
+    parts = prefix.strip("/").split("/") if prefix.strip("/") else []
+    if not bucket:
+        raise SettingsError(
+            f"{setting}: {uri!r} names no bucket; write {scheme}://bucket/prefix."
+        )
+    if any(part in {"", ".", ".."} for part in parts) or any(c in uri for c in "?#*\x00\\"):
+        raise SettingsError(
+            f"{setting}: {uri!r} has an empty part, '.', '..' or one of ? # * \\ in it, which "
+            "stores and their clients read differently; name another prefix."
+        )
+    return ObjectUri(scheme, bucket, "/".join(parts))
+
+
+def check_name(name: str) -> str:
+    """Return a name below a storage, or refuse one that could lead out of it.
+
+    Names come from marks and manifests too, which anybody who can write the storage can change.
+
+    Raises:
+        StorageError: It is empty or absolute, or has `.`, `..`, an empty part, a backslash or a
+            control character in it.
+    """
+    parts = name.split("/")
+    if any(part in {"", ".", ".."} for part in parts) or any(
+        ord(letter) < 32 or letter == "\\" for letter in name
+    ):
+        raise StorageError(
+            f"{name!r} is no name below a storage; the file that holds it is damaged or forged: "
+            "delete that and run again."
+        )
+    return name
