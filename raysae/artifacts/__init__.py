@@ -1,0 +1,42 @@
+"""Artifacts: ids, shards, done marks, metadata, and the score table, on any storage.
+
+docs/storage.md lays down what is written here. Nothing in this package knows what an artifact
+holds.
+"""
+
+from raysae.artifacts.artifact import (
+    METADATA_FILE,
+    SPEC_FILE,
+    Artifact,
+    ArtifactSpec,
+    Missing,
+)
+from raysae.artifacts.attempts import Attempts
+from raysae.artifacts.files import CHECKSUM, FileRecord, Publication, publish_bytes, publish_file
+from raysae.artifacts.ids import content_id, file_sha256
+from raysae.artifacts.marks import MARK_SUFFIX, Mark, ShardState
+from raysae.artifacts.shards import ShardPlan, ShardSpec, rows_per_shard
+from raysae.artifacts.versions import package_versions
+
+__all__ = [
+    "CHECKSUM",
+    "MARK_SUFFIX",
+    "METADATA_FILE",
+    "SPEC_FILE",
+    "Artifact",
+    "ArtifactSpec",
+    "Attempts",
+    "FileRecord",
+    "Mark",
+    "Missing",
+    "Publication",
+    "ShardPlan",
+    "ShardSpec",
+    "ShardState",
+    "content_id",
+    "file_sha256",
+    "package_versions",
+    "publish_bytes",
+    "publish_file",
+    "rows_per_shard",
+]

@@ -1,0 +1,232 @@
+"""Artifacts: what determines one, and its directory from the first shard to the last file.
+
+An artifact lives in `<storage>/<kind>/<id>/`. The id is a hash over everything that determines the
+content, so that an artifact is found again by recomputing its id. `spec.json` records what was
+hashed; `<shard>.done.json` says that one shard is complete; `metadata.json`, written last, says
+that the artifact is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from raysae.artifacts.attempts import ATTEMPTS, Attempts
+from raysae.artifacts.files import (
+    FileRecord,
+    all_there,
+    records_from_json,
+    records_to_json,
+)
+from raysae.artifacts.ids import content_id, plain
+from raysae.artifacts.marks import Mark, ShardState, read_mark, read_marks, write_mark
+from raysae.artifacts.shard_list import listed_files, write_shard_list
+from raysae.artifacts.shards import ShardSpec
+from raysae.artifacts.versions import package_versions
+from raysae.errors import DataError, StorageError
+from raysae.storage import FORMAT_VERSION, Directory, to_json
+
+SPEC_FILE = "spec.json"
+METADATA_FILE = "metadata.json"
+
+
+@dataclass(frozen=True)
+class ArtifactSpec:
+    """Everything that determines an artifact's content.
+
+    Attributes:
+        kind: Directory under the storage: `activations`, `saes`, `weights`, …
+        code_version: A number that a change of the stage's results bumps.
+        settings: The stage's content settings (never its run settings).
+        inputs: Ids and fingerprints of what it is made from, by role.
+    """
+
+    kind: str
+    code_version: int
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the hashed content as plain JSON values."""
+        whole = plain({**asdict(self), "format_version": FORMAT_VERSION})
+        assert isinstance(whole, dict)
+        return whole
+
+    @cached_property
+    def id(self) -> str:
+        """The artifact's id: 96 bits over `to_json()`."""
+        return content_id(self.to_json())
+
+
+class Missing(NamedTuple):
+    """The shards that are still to be done.
+
+    Attributes:
+        shards: In order.
+        problems: One sentence for each of them that was complete once and is not any more.
+    """
+
+    shards: list[ShardSpec]
+    problems: list[str]
+
+
+class Artifact:
+    """One artifact's directory: its marks, its metadata, and whether it is finished.
+
+    Args:
+        root: The storage.
+        spec: What determines the artifact.
+    """
+
+    def __init__(self, root: Directory, spec: ArtifactSpec) -> None:
+        self.spec = spec
+        self.directory = root / spec.kind / spec.id
+
+    @property
+    def id(self) -> str:
+        """The artifact's id."""
+        return self.spec.id
+
+    @property
+    def name(self) -> str:
+        """`<kind>/<id>`, as printed and stored."""
+        return f"{self.spec.kind}/{self.id}"
+
+    def begin(self, shards: int = 0) -> None:
+        """Say what will be made here, or check that this very thing is being made here.
+
+        Args:
+            shards: How many shards there will be, for those who look at a half-done artifact.
+
+        Raises:
+            DataError: The directory holds another specification.
+        """
+        content = to_json({"spec": self.spec.to_json(), "shards": shards})
+        if not self.directory.create(SPEC_FILE, content):
+            self._compare(SPEC_FILE, self.directory.read_json(SPEC_FILE))
+
+    def is_finished(self) -> bool:
+        """Whether all of it is there: `metadata.json`, and every file that it and its shards list.
+
+        Raises:
+            DataError: It is there, but for another specification, or cannot be read.
+        """
+        try:
+            metadata = self.directory.read_json(METADATA_FILE)
+        except FileNotFoundError:
+            return False
+        self._compare(METADATA_FILE, metadata)
+        own = records_from_json(metadata["files"])
+        if not all_there(self.directory, own):
+            return False
+        return all(all_there(self.directory, part) for part in listed_files(self.directory, own))
+
+    def _compare(self, name: str, stored: Mapping[str, Any]) -> None:
+        """Raise DataError if what a file holds is not this specification."""
+        if stored.get("spec") != self.spec.to_json():
+            raise DataError(
+                f"{self.directory.describe(name)} was written for other settings than this run's, "
+                "although the id is the same; move the directory away and run again."
+            )
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the finished artifact's metadata.
+
+        Raises:
+            DataError: The artifact is not finished.
+        """
+        try:
+            return self.directory.read_json(METADATA_FILE)
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{self.directory} is not finished; run the job that makes it again."
+            ) from error
+
+    def attempts(self, role: str) -> Attempts:
+        """Return the attempts at this artifact's shards by one kind of process."""
+        return Attempts(self.directory / ATTEMPTS, role)
+
+    def mark_shard(
+        self, shard: str, files: Sequence[FileRecord], content: Mapping[str, Any]
+    ) -> Mark:
+        """Say that a shard is complete, and return the mark that counts; see `marks.write_mark`."""
+        return write_mark(self.directory, shard, files, content)
+
+    def shard_mark(self, shard: str) -> Mark | None:
+        """Return a shard's mark if the shard is complete, else None."""
+        return read_mark(self.directory, shard)
+
+    def states(self, shards: Iterable[ShardSpec]) -> Iterator[ShardState]:
+        """Yield what is known of every shard, in order."""
+        return read_marks(self.directory, (shard.name for shard in shards))
+
+    def marks(self, shards: Iterable[ShardSpec]) -> Iterator[Mark]:
+        """Yield the mark of every shard, in order, in memory that does not grow with them.
+
+        Raises:
+            DataError: A shard is not complete, although its stage has ended.
+        """
+        for state in self.states(shards):
+            if state.mark is None:
+                why = f" ({state.problem})" if state.problem else ""
+                raise DataError(
+                    f"{self.directory}: {state.shard} is not complete{why}; run the job again."
+                )
+            yield state.mark
+
+    def missing(self, shards: Sequence[ShardSpec]) -> Missing:
+        """Return the shards that are still to be done, and those whose files were lost."""
+        found = Missing([], [])
+        for shard, state in zip(shards, self.states(shards), strict=True):
+            if state.mark is None:
+                found.shards.append(shard)
+                if state.problem:
+                    found.problems.append(f"{shard.name}: {state.problem}")
+        return found
+
+    def finish(
+        self,
+        content: Mapping[str, Any],
+        files: Sequence[FileRecord] = (),
+        shards: Iterable[ShardSpec] = (),
+    ) -> None:
+        """Write `metadata.json`, the last file: the artifact is finished.
+
+        Of two runs at once the first one's stays.
+
+        Args:
+            content: Resolved settings of the run, counts, timings.
+            files: What was published beside the shards' files.
+            shards: The shards, all of them complete; their files are listed in one table, so that
+                nobody has to open the marks again.
+
+        Raises:
+            DataError: A shard is not complete.
+        """
+        own = list(files)
+        plan = list(shards)
+        if plan:
+            own.append(write_shard_list(self.directory, plan, self.marks(plan)))
+        metadata = {
+            "id": self.id,
+            "spec": self.spec.to_json(),
+            "packages": package_versions(),
+            "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "files": records_to_json(own),
+            **plain(content),
+        }
+        data = to_json(metadata)
+        if not self.directory.create(METADATA_FILE, data) and not self.is_finished():
+            self.directory.put_bytes(METADATA_FILE, data)
+        self._forget_attempts()
+
+    def _forget_attempts(self) -> None:
+        """Remove the marks of attempts that did not end: all shards are done."""
+        attempts = self.directory / ATTEMPTS
+        with suppress(StorageError):
+            for entry in attempts.entries():
+                attempts.delete(entry.key)

@@ -1,0 +1,91 @@
+"""Published files with what is needed to check them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from raysae.artifacts.ids import file_sha256
+from raysae.storage import Directory
+
+CHECKSUM = "{checksum}"
+"""In a file's name: the content's checksum, so that two runs that computed other bits (another GPU,
+say) never mix their files."""
+
+
+@dataclass(frozen=True, order=True)
+class FileRecord:
+    """A published file, as marks and metadata list it.
+
+    Attributes:
+        name: Its name below the artifact's directory.
+        size: Bytes.
+        sha256: Of its bytes, hex.
+    """
+
+    name: str
+    size: int
+    sha256: str
+
+
+def publish_file(directory: Directory, local: Path, name: str) -> FileRecord:
+    """Publish a finished file from `directory.scratch` and say what it holds.
+
+    Args:
+        directory: Where.
+        local: The file, which is gone afterwards.
+        name: Its name there; `{checksum}` in it becomes the content's first 16 hex digits.
+    """
+    sha256 = file_sha256(local)
+    name = name.replace(CHECKSUM, sha256[:16])
+    record = FileRecord(name, local.stat().st_size, sha256)
+    directory.put_file(local, name)
+    return record
+
+
+def publish_bytes(directory: Directory, name: str, data: bytes) -> FileRecord:
+    """Publish some bytes and say what they are."""
+    directory.put_bytes(name, data)
+    return FileRecord(name, len(data), hashlib.sha256(data).hexdigest())
+
+
+class Publication:
+    """The files that a stage publishes in one directory, recorded as they appear."""
+
+    def __init__(self, directory: Directory) -> None:
+        self.directory = directory
+        self.records: list[FileRecord] = []
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """Give a local path to write a file at, and publish it unless an exception is raised."""
+        local = self.directory.scratch(name)
+        try:
+            yield local
+            self.records.append(publish_file(self.directory, local, name))
+        finally:
+            local.unlink(missing_ok=True)
+
+    def put_bytes(self, name: str, data: bytes) -> None:
+        """Publish some bytes."""
+        self.records.append(publish_bytes(self.directory, name, data))
+
+
+def records_to_json(records: Iterable[FileRecord]) -> list[dict[str, Any]]:
+    """Return records as marks and metadata hold them."""
+    return [asdict(record) for record in records]
+
+
+def records_from_json(listed: Iterable[Mapping[str, Any]]) -> list[FileRecord]:
+    """Read what `records_to_json` made."""
+    return [FileRecord(one["name"], one["size"], one["sha256"]) for one in listed]
+
+
+def all_there(directory: Directory, records: Iterable[FileRecord]) -> bool:
+    """Whether every file is there with its size; contents are not read."""
+    listed = list(records)
+    return directory.sizes([one.name for one in listed]) == [one.size for one in listed]

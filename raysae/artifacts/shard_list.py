@@ -1,0 +1,89 @@
+"""The table of a finished artifact's shards and their files, instead of one mark for each.
+
+`shards-<checksum>.parquet`: one row per file, in the order of the shards, in `SHARD_LIST_SCHEMA`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raysae.artifacts.files import CHECKSUM, FileRecord, publish_file
+from raysae.artifacts.shards import ShardSpec
+from raysae.storage import Directory
+
+SHARD_LIST_SCHEMA = pa.schema(
+    [
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("file_index", pa.int32(), nullable=False),
+        pa.field("start", pa.int64(), nullable=False),
+        pa.field("stop", pa.int64(), nullable=False),
+        pa.field("rows", pa.int64(), nullable=False),
+        pa.field("rejected", pa.int64(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+    ]
+)
+"""`start` and `stop` are rows of the corpus' file `file_index`; `rows` were used, of `rejected` the
+shard's mark says which and why; `name`, `size` and `sha256` are of one of the shard's files."""
+
+_PREFIX = "shards-"
+_ROWS_AT_ONCE = 4096
+
+
+def write_shard_list(
+    directory: Directory, shards: Iterable[ShardSpec], marks: Iterable[Mapping[str, Any]]
+) -> FileRecord:
+    """Publish the table; its name carries its content's checksum.
+
+    Args:
+        directory: The artifact.
+        shards: All shards, in order.
+        marks: Their marks, in the same order; read one at a time.
+    """
+    local = directory.scratch(f"{_PREFIX}list")
+    rows: list[dict[str, Any]] = []
+    try:
+        with pq.ParquetWriter(local, SHARD_LIST_SCHEMA, compression="zstd") as writer:
+            for shard, mark in zip(shards, marks, strict=True):
+                rows += _rows(shard, mark)
+                if len(rows) >= _ROWS_AT_ONCE:
+                    writer.write_table(pa.Table.from_pylist(rows, SHARD_LIST_SCHEMA))
+                    rows = []
+            writer.write_table(pa.Table.from_pylist(rows, SHARD_LIST_SCHEMA))
+        return publish_file(directory, local, f"{_PREFIX}{CHECKSUM}.parquet")
+    finally:
+        local.unlink(missing_ok=True)
+
+
+def _rows(shard: ShardSpec, mark: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a shard's rows of the table: one for each of its files."""
+    about = {
+        "shard": shard.name,
+        "file_index": shard.file_index,
+        "start": shard.start,
+        "stop": shard.stop,
+        "rows": mark.get("rows", 0),
+        "rejected": mark.get("rejected", 0),
+    }
+    return [{**about, **file} for file in mark["files"]]
+
+
+def listed_files(directory: Directory, files: Sequence[FileRecord]) -> Iterator[list[FileRecord]]:
+    """Yield the shards' files that an artifact's table lists, some thousand at a time.
+
+    Args:
+        directory: The artifact.
+        files: Those that its metadata lists; without a table among them there is nothing to yield.
+    """
+    for file in files:
+        if file.name.startswith(_PREFIX):
+            with pq.ParquetFile(pa.BufferReader(directory.read_bytes(file.name))) as table:
+                columns = ("name", "size", "sha256")
+                for batch in table.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
+                    values = (batch.column(name).to_pylist() for name in columns)
+                    yield [FileRecord(*one) for one in zip(*values, strict=True)]

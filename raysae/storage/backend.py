@@ -1,0 +1,107 @@
+"""What a storage has to be able to do, whatever it lies on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+
+class Entry(NamedTuple):
+    """What a listing tells of a file.
+
+    Attributes:
+        key: Its name below the root.
+        size: Bytes.
+        modified: When it was written, in seconds by the storage's clock, not this machine's.
+    """
+
+    key: str
+    size: int
+    modified: float
+
+
+class Backend(Protocol):
+    """Files below a root, by keys with forward slashes.
+
+    A key's content appears whole or not at all, replaces what was there in one step, and survives a
+    loss of power once the call has returned.
+    """
+
+    def __str__(self) -> str:
+        """The root, as the user would write it."""
+        ...
+
+    def describe(self, key: str) -> str:
+        """Return a key's path or URI, for messages."""
+        ...
+
+    def scratch(self, key: str) -> Path:
+        """Return a fresh local path where a file for `key` can be written before `put_file`."""
+        ...
+
+    def put_file(self, local: Path, key: str) -> None:
+        """Publish a finished local file, as `scratch` named it; it is gone afterwards."""
+        ...
+
+    def put_bytes(self, key: str, data: bytes) -> None:
+        """Publish some bytes."""
+        ...
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Publish some bytes unless the key is taken; return whether they are what it holds."""
+        ...
+
+    def read(self, key: str) -> bytes:
+        """Return a file's bytes.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+        ...
+
+    def read_many(self, keys: Sequence[str]) -> Iterator[bytes | None]:
+        """Yield files' bytes in order, None where there is no file."""
+        ...
+
+    def size(self, key: str) -> int | None:
+        """Return a file's bytes' number; None if it is not there."""
+        ...
+
+    def sizes(self, keys: Sequence[str]) -> list[int | None]:
+        """Return the sizes of many files, with as few requests as that takes."""
+        ...
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Yield all files below a directory, in order of their keys."""
+        ...
+
+    def directories(self, prefix: str) -> list[str]:
+        """Return the names of the directories in one, sorted."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove a file, if it is there."""
+        ...
+
+    def open_copy(self, key: str) -> int:
+        """Return a descriptor, opened for reading, of the file or of a copy on this machine.
+
+        Only for files that never change under their name: a copy is used again.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+        ...
+
+    def fetch(self, key: str, target: Path) -> None:
+        """Copy a file to a new local path.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+        ...
+
+    def free_bytes(self) -> int | None:
+        """Return the bytes that can still be written; None if there is no bound to be known."""
+        ...

@@ -1,0 +1,221 @@
+"""A directory of a storage: what every other package reads and writes artifacts through."""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from raysae.errors import DataError
+from raysae.storage.backend import Backend, Entry
+from raysae.storage.uris import check_name
+
+
+@dataclass(frozen=True)
+class Directory:
+    """A directory below a storage's root, on a file system or in an object store.
+
+    Names are those of files below it, with forward slashes; every method refuses names that lead
+    out of it. It pickles, so it can be sent to actors.
+
+    Attributes:
+        backend: What the storage lies on.
+        path: The directory's own name below the root; empty for the root.
+    """
+
+    backend: Backend
+    path: str = ""
+
+    def __str__(self) -> str:
+        return self.backend.describe(self.path) if self.path else str(self.backend)
+
+    def __truediv__(self, name: str) -> Directory:
+        """Return a directory below this one."""
+        return Directory(self.backend, self.key(name))
+
+    def key(self, name: str) -> str:
+        """Return a file's name below the storage's root.
+
+        Raises:
+            StorageError: It could lead out of the storage.
+        """
+        check_name(name)
+        return f"{self.path}/{name}" if self.path else name
+
+    def describe(self, name: str) -> str:
+        """Return a file's path or URI, for messages and results."""
+        return self.backend.describe(self.key(name))
+
+    # -- writing
+
+    def scratch(self, name: str) -> Path:
+        """Return a fresh local path in which to write a file that `put_file` publishes."""
+        return self.backend.scratch(self.key(name))
+
+    def put_file(self, local: Path, name: str) -> None:
+        """Publish a finished file from `scratch`, which is gone afterwards."""
+        self.backend.put_file(local, self.key(name))
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """Give a local path to write a file at, and publish it unless an exception is raised."""
+        local = self.scratch(name)
+        try:
+            yield local
+            self.put_file(local, name)
+        finally:
+            local.unlink(missing_ok=True)
+
+    def put_bytes(self, name: str, data: bytes) -> None:
+        """Publish some bytes, whole or not at all."""
+        self.backend.put_bytes(self.key(name), data)
+
+    def put_json(self, name: str, value: Any) -> None:
+        """Publish a value as JSON, see `to_json`."""
+        self.put_bytes(name, to_json(value))
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Publish some bytes under a name that must be free; False if it holds other ones."""
+        return self.backend.create(self.key(name), data)
+
+    def delete(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        self.backend.delete(self.key(name))
+
+    # -- reading
+
+    def read_bytes(self, name: str) -> bytes:
+        """Return a file's bytes.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+        return self.backend.read(self.key(name))
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read a JSON object.
+
+        Raises:
+            FileNotFoundError: It is not there.
+            DataError: It holds something else.
+        """
+        return parse_json(self.read_bytes(name), self.describe(name))
+
+    def read_many(self, names: Sequence[str]) -> Iterator[bytes | None]:
+        """Yield files' bytes in order, None where there is no file."""
+        return self.backend.read_many([self.key(name) for name in names])
+
+    def map(self, name: str) -> pa.Buffer:
+        """Map a file into memory: of an object, a copy that this machine keeps.
+
+        Only for files that never change under their name.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+        descriptor = self.backend.open_copy(self.key(name))
+        try:
+            if os.fstat(descriptor).st_size == 0:
+                return pa.py_buffer(b"")
+            return pa.py_buffer(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
+        finally:
+            os.close(descriptor)
+
+    def fetch(self, name: str, target: Path) -> None:
+        """Copy a file to a new local path.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+        self.backend.fetch(self.key(name), target)
+
+    @contextmanager
+    def fetched(self, names: Sequence[str]) -> Iterator[Path]:
+        """Give a local directory with copies of some files, for as long as the block lasts.
+
+        Raises:
+            FileNotFoundError: One of them is not there.
+        """
+        with tempfile.TemporaryDirectory(prefix="raysae-") as directory:
+            for name in names:
+                target = Path(directory) / check_name(name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self.fetch(name, target)
+            yield Path(directory)
+
+    # -- looking
+
+    def size(self, name: str) -> int | None:
+        """Return a file's bytes' number; None if it is not there."""
+        return self.backend.size(self.key(name))
+
+    def sizes(self, names: Sequence[str]) -> list[int | None]:
+        """Return the sizes of many files, with few requests."""
+        return self.backend.sizes([self.key(name) for name in names])
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file of that name."""
+        return self.size(name) is not None
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield all files below, sorted, with names relative to this directory."""
+        start = len(self.path) + 1 if self.path else 0
+        for entry in self.backend.entries(self.path):
+            yield entry._replace(key=entry.key[start:])
+
+    def directories(self) -> list[str]:
+        """Return the names of the directories directly in this one, sorted."""
+        return self.backend.directories(self.path)
+
+
+def to_json(value: Any) -> bytes:
+    """Return a value as indented JSON with sorted keys.
+
+    JSON has no numbers that are not finite: NaN and infinities are written as null, which
+    `as_number` reads as NaN.
+    """
+    return (json.dumps(_finite(value), indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def parse_json(data: bytes, where: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        data: The file's bytes.
+        where: The file's path, for messages.
+
+    Raises:
+        DataError: They are no JSON object.
+    """
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise DataError(f"{where} is damaged ({error}); delete it and run again.") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{where} holds no JSON object; delete it and run again.")
+    return value
+
+
+def as_number(value: float | None) -> float:
+    """Return a number that `to_json` wrote: NaN where it wrote null."""
+    return math.nan if value is None else float(value)
+
+
+def _finite(value: Any) -> Any:
+    """Replace the numbers that JSON lacks by None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

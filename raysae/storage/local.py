@@ -1,0 +1,194 @@
+"""Storage in a directory of a file system that every node sees.
+
+A file is written under a temporary name in the directory where it belongs, synced, and moved; then
+the directory is synced.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from raysae.errors import StorageError
+from raysae.storage.backend import Entry
+from raysae.storage.posix import Posix
+from raysae.storage.temporaries import temporary_name
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+_FULL = {errno.ENOSPC: "is full", errno.EDQUOT: "has reached its quota"}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_LINKS = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+
+
+def _one_sentence(call: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Turn what the system says into one sentence; a missing file stays a `FileNotFoundError`."""
+
+    @wraps(call)
+    def checked(*arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
+        try:
+            return call(*arguments, **named)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise explained(error) from error
+
+    return checked
+
+
+def explained(error: OSError) -> StorageError:
+    """Say what an error of the system means for a storage, and what can be done."""
+    where = error.filename2 or error.filename or "the storage"
+    if error.errno in _FULL:
+        return StorageError(
+            f"storage: the disk of {where} {_FULL[error.errno]}; free some space or name another "
+            "storage, and run again: what is finished is kept."
+        )
+    if error.errno in _DENIED:
+        return StorageError(
+            f"storage: {where} is denied ({error.strerror}); allow it or name another storage, and "
+            "run again."
+        )
+    return StorageError(
+        f"storage: {where} cannot be used ({error.strerror or error}); mend it or name another "
+        "storage, and run again."
+    )
+
+
+class LocalBackend:
+    """A directory, by `raysae.storage.backend.Backend`.
+
+    Args:
+        root: Absolute.
+        posix: The system calls.
+    """
+
+    def __init__(self, root: Path, posix: Posix | None = None) -> None:
+        self.root = root
+        self._posix = posix or Posix()
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def describe(self, key: str) -> str:
+        """Return a key's path."""
+        return str(self.root / key)
+
+    @_one_sentence
+    def scratch(self, key: str) -> Path:
+        """Return a temporary path beside `key`, on the same file system."""
+        directory = (self.root / key).parent
+        self._posix.make_directory(directory)
+        return directory / temporary_name()
+
+    @_one_sentence
+    def put_file(self, local: Path, key: str) -> None:
+        """Publish a finished file."""
+        final = self.root / key
+        try:
+            self._posix.sync_file(local)
+            self._posix.replace(local, final)
+        except OSError:
+            self._posix.unlink(local)
+            raise
+        self._posix.sync_directory(final.parent)
+
+    @_one_sentence
+    def put_bytes(self, key: str, data: bytes) -> None:
+        """Publish some bytes."""
+        temporary = self.scratch(key)
+        try:
+            self._posix.write(temporary, data)
+            self._posix.sync_file(temporary)
+            self._posix.replace(temporary, self.root / key)
+        except BaseException:
+            self._posix.unlink(temporary)
+            raise
+        self._posix.sync_directory(temporary.parent)
+
+    @_one_sentence
+    def create(self, key: str, data: bytes) -> bool:
+        """Publish some bytes unless the name is taken: a hard link fails then, in one step."""
+        temporary = self.scratch(key)
+        try:
+            self._posix.write(temporary, data)
+            self._posix.sync_file(temporary)
+            self._posix.link(temporary, self.root / key)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno in _NO_LINKS:
+                raise StorageError(
+                    f"storage: the file system of {self.root} has no hard links, which keep two "
+                    "runs apart; name a storage on another file system, or an object store."
+                ) from error
+            raise
+        finally:
+            self._posix.unlink(temporary)
+        self._posix.sync_directory(temporary.parent)
+        return True
+
+    @_one_sentence
+    def read(self, key: str) -> bytes:
+        """Return a file's bytes."""
+        try:
+            return self._posix.read(self.root / key)
+        except NotADirectoryError as error:
+            raise FileNotFoundError(key) from error
+
+    def read_many(self, keys: Sequence[str]) -> Iterator[bytes | None]:
+        """Yield files' bytes in order, None where there is no file."""
+        for key in keys:
+            try:
+                yield self.read(key)
+            except FileNotFoundError:
+                yield None
+
+    @_one_sentence
+    def size(self, key: str) -> int | None:
+        """Return a file's size."""
+        found = self._posix.stat(self.root / key)
+        return None if found is None else found.size
+
+    def sizes(self, keys: Sequence[str]) -> list[int | None]:
+        """Return the sizes of many files."""
+        return [self.size(key) for key in keys]
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Yield all files below a directory."""
+        try:
+            for path, size, modified in self._posix.files(self.root / prefix):
+                yield Entry(path.relative_to(self.root).as_posix(), size, modified)
+        except OSError as error:
+            raise explained(error) from error
+
+    @_one_sentence
+    def directories(self, prefix: str) -> list[str]:
+        """Return the names of the directories in one."""
+        return self._posix.directories(self.root / prefix)
+
+    @_one_sentence
+    def delete(self, key: str) -> None:
+        """Remove a file, if it is there."""
+        self._posix.unlink(self.root / key)
+
+    @_one_sentence
+    def open_copy(self, key: str) -> int:
+        """Open the file itself."""
+        return os.open(self.root / key, os.O_RDONLY)
+
+    @_one_sentence
+    def fetch(self, key: str, target: Path) -> None:
+        """Copy a file."""
+        shutil.copyfile(self.root / key, target)
+
+    @_one_sentence
+    def free_bytes(self) -> int | None:
+        """Return the free bytes of the file system."""
+        return shutil.disk_usage(self.root).free

@@ -1,0 +1,225 @@
+"""Storage in an object store: s3, gs, abfs.
+
+A file is finished on this machine first and then sent in one request, or in parts that the store
+joins in the last one; nothing is ever streamed into its name, and nothing renamed.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from raysae.storage.backend import Entry
+from raysae.storage.filesystems import object_filesystem
+from raysae.storage.node_cache import open_cached
+from raysae.storage.retry import retrying
+from raysae.storage.temporaries import is_temporary, temporary_name, writer_is_dead
+from raysae.storage.uris import ObjectUri
+
+Result = TypeVar("Result")
+
+LISTED_AT_ONCE = 3
+"""Sizes of more keys than these are taken from a listing of what their names have in common."""
+
+READ_AT_ONCE = 256
+"""Small objects read at the same time by `read_many`, so that memory is bounded."""
+
+_TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")
+"""Under which name a listing tells when an object was written, by client."""
+
+
+class ObjectBackend:
+    """A prefix in a bucket, by `raysae.storage.backend.Backend`.
+
+    Args:
+        uri: Where.
+        filesystem: An fsspec file system; that of the URI's scheme if None.
+    """
+
+    def __init__(self, uri: ObjectUri, filesystem: Any = None) -> None:
+        self.uri = uri
+        self._given = filesystem
+
+    @property
+    def _fs(self) -> Any:
+        return self._given or object_filesystem(self.uri.scheme)
+
+    def __str__(self) -> str:
+        return str(self.uri)
+
+    def describe(self, key: str) -> str:
+        """Return a key's URI."""
+        return f"{self.uri}/{key}"
+
+    def _path(self, key: str) -> str:
+        return f"{self.uri.path}/{key}" if key else self.uri.path
+
+    def _do(self, what: str, key: str, call: Callable[[], Result]) -> Result:
+        return retrying(f"{self.describe(key)} cannot be {what}", call)
+
+    def scratch(self, key: str) -> Path:  # noqa: ARG002 - it need not lie beside the object
+        """Return a path in this machine's temporary directory (`TMPDIR`)."""
+        directory = Path(tempfile.gettempdir()) / f"raysae-scratch-{os.getuid()}"
+        directory.mkdir(mode=0o700, exist_ok=True)
+        for path in directory.iterdir():
+            if is_temporary(path.name) and writer_is_dead(path.name):
+                path.unlink(missing_ok=True)
+        return directory / temporary_name()
+
+    def put_file(self, local: Path, key: str) -> None:
+        """Send a finished file: in one request, or in parts if it is large."""
+        size = local.stat().st_size
+
+        def send() -> None:
+            self._fs.put_file(str(local), self._path(key))
+            stored = self._fs.info(self._path(key))["size"]
+            if stored != size:
+                raise OSError(f"{stored} bytes arrived of {size}")
+
+        try:
+            self._do("written", key, send)
+        finally:
+            local.unlink(missing_ok=True)
+
+    def put_bytes(self, key: str, data: bytes) -> None:
+        """Send some bytes in one request."""
+        self._do("written", key, lambda: self._fs.pipe_file(self._path(key), data))
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Send some bytes on condition that the key is free.
+
+        A request that was carried out, but whose answer was lost, is repeated and then finds the
+        key taken by itself: so the content decides.
+        """
+        path = self._path(key)
+        try:
+            self._do("created", key, lambda: self._fs.pipe_file(path, data, mode="create"))
+        except FileExistsError:
+            return self.read(key) == data
+        return True
+
+    def read(self, key: str) -> bytes:
+        """Return an object's bytes."""
+        data: bytes = self._do("read", key, lambda: self._fs.cat_file(self._path(key), **self._one))
+        return data
+
+    @property
+    def _one(self) -> dict[str, Any]:
+        """What makes a client read in one request, without asking for the size first."""
+        return {"max_concurrency": 1} if self.uri.scheme == "s3" else {}
+
+    def read_many(self, keys: Sequence[str]) -> Iterator[bytes | None]:
+        """Yield objects' bytes in order, None where there is none; many are read at once."""
+        for start in range(0, len(keys), READ_AT_ONCE):
+            part = keys[start : start + READ_AT_ONCE]
+            paths = [self._path(key) for key in part]
+            found = self._do("read", part[0], lambda p=paths: self._fs.cat(p, on_error="return"))  # type: ignore[misc]
+            for key, path in zip(part, paths, strict=True):
+                data = found[path] if isinstance(found, dict) else found
+                if isinstance(data, bytes):
+                    yield data
+                elif isinstance(data, FileNotFoundError):
+                    yield None
+                else:
+                    yield self.read(key)
+
+    def size(self, key: str) -> int | None:
+        """Return an object's size."""
+        try:
+            found = self._do("looked up", key, lambda: self._fs.info(self._path(key)))
+        except FileNotFoundError:
+            return None
+        return int(found["size"]) if found["type"] == "file" else None
+
+    def sizes(self, keys: Sequence[str]) -> list[int | None]:
+        """Return the sizes of many objects, by one listing of what begins as all of them do."""
+        if len(keys) <= LISTED_AT_ONCE:
+            return [self.size(key) for key in keys]
+        common = os.path.commonprefix(list(keys))  # noqa: RUF071 - of characters
+        directory, _, start = common.rpartition("/")
+        found = {entry.key: entry.size for entry in self._find(directory, start)}
+        return [found.get(key) for key in keys]
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Yield all objects below a prefix."""
+        return iter(sorted(self._find(prefix, "")))
+
+    def _find(self, directory: str, start: str) -> list[Entry]:
+        """List the objects below a directory, of which only those whose names begin so."""
+        path = self._path(directory)
+        narrowed = {"prefix": start} if start else {}
+
+        def find() -> dict[str, Any]:
+            found: dict[str, Any] = self._fs.find(path, detail=True, **narrowed)
+            return found
+
+        root = f"{self.uri.path}/"
+        try:
+            listed = self._do("listed", directory, find)
+        except FileNotFoundError:
+            return []
+        return [
+            Entry(name.removeprefix(root), int(about["size"]), _modified(about))
+            for name, about in listed.items()
+            if about["type"] == "file" and name.startswith(root)
+        ]
+
+    def directories(self, prefix: str) -> list[str]:
+        """Return the names of the common prefixes in one."""
+        path = self._path(prefix)
+        try:
+            listed = self._do("listed", prefix, lambda: self._fs.ls(path, detail=True))
+        except FileNotFoundError:
+            return []
+        names = (one["name"].rstrip("/") for one in listed if one["type"] == "directory")
+        return sorted(name.rsplit("/", 1)[-1] for name in names)
+
+    def delete(self, key: str) -> None:
+        """Remove an object, if it is there."""
+        try:
+            self._do("deleted", key, lambda: self._fs.rm_file(self._path(key)))
+        except FileNotFoundError:
+            return
+
+    def open_copy(self, key: str) -> int:
+        """Open a copy in this machine's cache, which is made if there is none."""
+        return open_cached(self.describe(key), lambda target: self.fetch(key, target))
+
+    def fetch(self, key: str, target: Path) -> None:
+        """Copy an object to a new local path, and see that all of it arrived."""
+        path = self._path(key)
+
+        def get() -> None:
+            size = self._fs.info(path)["size"]
+            self._fs.get_file(path, str(target))
+            arrived = target.stat().st_size
+            if arrived != size:
+                raise OSError(f"{arrived} bytes arrived of {size}")
+
+        try:
+            self._do("read", key, get)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+
+    def free_bytes(self) -> int | None:
+        """Object stores tell of no bound."""
+        return None
+
+
+def _modified(about: dict[str, Any]) -> float:
+    """Return when an object was written, in seconds by the store's clock; NaN if it is not told."""
+    for name in _TIMES:
+        value = about.get(name)
+        if isinstance(value, datetime):
+            return value.timestamp()
+        if isinstance(value, str):
+            return datetime.fromisoformat(value).timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+    return math.nan
