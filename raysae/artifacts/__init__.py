@@ -12,7 +12,16 @@ from raysae.artifacts.artifact import (
     Missing,
 )
 from raysae.artifacts.attempts import Attempts
-from raysae.artifacts.files import CHECKSUM, FileRecord, Publication, publish_bytes, publish_file
+from raysae.artifacts.files import (
+    CHECKSUM,
+    FileRecord,
+    Publication,
+    all_there,
+    publish_bytes,
+    publish_file,
+    records_from_json,
+    records_to_json,
+)
 from raysae.artifacts.ids import content_id, file_sha256
 from raysae.artifacts.marks import MARK_SUFFIX, Mark, ShardState
 from raysae.artifacts.shards import ShardPlan, ShardSpec, rows_per_shard
@@ -33,10 +42,13 @@ __all__ = [
     "ShardPlan",
     "ShardSpec",
     "ShardState",
+    "all_there",
     "content_id",
     "file_sha256",
     "package_versions",
     "publish_bytes",
     "publish_file",
+    "records_from_json",
+    "records_to_json",
     "rows_per_shard",
 ]

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from raysae.artifacts.files import CHECKSUM, FileRecord, publish_file
 from raysae.artifacts.shards import ShardSpec
-from raysae.storage import Directory
+from raysae.storage import Directory, finished_or_gone
 
 SHARD_LIST_SCHEMA = pa.schema(
     [
@@ -45,9 +45,8 @@ def write_shard_list(
         shards: All shards, in order.
         marks: Their marks, in the same order; read one at a time.
     """
-    local = directory.scratch(f"{_PREFIX}list")
     rows: list[dict[str, Any]] = []
-    try:
+    with finished_or_gone(directory.scratch(f"{_PREFIX}list")) as local:
         with pq.ParquetWriter(local, SHARD_LIST_SCHEMA, compression="zstd") as writer:
             for shard, mark in zip(shards, marks, strict=True):
                 rows += _rows(shard, mark)
@@ -56,8 +55,6 @@ def write_shard_list(
                     rows = []
             writer.write_table(pa.Table.from_pylist(rows, SHARD_LIST_SCHEMA))
         return publish_file(directory, local, f"{_PREFIX}{CHECKSUM}.parquet")
-    finally:
-        local.unlink(missing_ok=True)
 
 
 def _rows(shard: ShardSpec, mark: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -7,7 +7,8 @@ import uuid
 from typing import NamedTuple
 
 from raysae.errors import DataError, SettingsError, StorageError
-from raysae.storage.directory import Directory, to_json
+from raysae.storage.directory import Directory
+from raysae.storage.documents import to_json
 from raysae.storage.local import LocalBackend
 from raysae.storage.objects import ObjectBackend
 from raysae.storage.temporaries import TEMPORARY_PREFIX
