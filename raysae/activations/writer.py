@@ -156,10 +156,13 @@ class ShardWriter:
         samples = [self._added[index] for index in sorted(self._added)]
         columns, source_n = self._in_file_order(samples)
         files = Publication(self._directory)
-        with files.writing(f"{self._shard_name}-{CHECKSUM}.arrow") as path:
-            write_token_file(path, columns, self._buffer.acts_nd, source_n)
-        with files.writing(f"{self._shard_name}-{CHECKSUM}.samples.arrow") as path:
-            write_samples_file(path, _samples_columns(samples, columns))
+        stem = f"{self._shard_name}-{CHECKSUM}"
+        with (
+            files.writing(f"{stem}.samples.arrow") as samples_file,
+            files.writing(f"{stem}.arrow") as token_file,  # published first, both after the block
+        ):
+            write_token_file(token_file, columns, self._buffer.acts_nd, source_n)
+            write_samples_file(samples_file, _samples_columns(samples, columns))
         return ShardFiles(files.records, len(source_n), len(samples), dict(self._dropped))
 
     def _check(self, sample_index: int, batch: TokenBatch) -> None:
