@@ -11,7 +11,7 @@ from raysae.artifacts.artifact import (
     ArtifactSpec,
     Missing,
 )
-from raysae.artifacts.attempts import Attempts
+from raysae.artifacts.attempts import ATTEMPTS, Attempts
 from raysae.artifacts.files import (
     CHECKSUM,
     FileRecord,
@@ -31,6 +31,7 @@ from raysae.artifacts.shards import ShardPlan, ShardSpec, rows_per_shard
 from raysae.artifacts.versions import package_versions
 
 __all__ = [
+    "ATTEMPTS",
     "CHECKSUM",
     "MANIFEST_SCHEMA",
     "MARK_SUFFIX",

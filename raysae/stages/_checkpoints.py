@@ -6,13 +6,13 @@ Layout of the directory: `<token>/…` holds the files of one checkpoint, which 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from raysae.errors import StorageError
-from raysae.storage import Directory
+from raysae.storage import Directory, to_json
 
 KEPT_CHECKPOINTS = 2
 """The newest may be looked for by a run beside this one while a newer one is published."""
@@ -54,8 +54,11 @@ class Checkpoints:
         """
         files = sorted(entry.key for entry in (self.directory / token).entries())
         name = f"{_RECORD}{step:010d}.json"
-        self.directory.put_json(name, {"token": token, "files": files})
+        first = self.directory.create(name, to_json({"token": token, "files": files}))
         with suppress(StorageError):  # Where nothing can be deleted, all of them stay.
+            if not first:
+                # A run beside this one has saved the same step: either is as good.
+                self._delete(token, files)
             for old in self._records()[:-KEPT_CHECKPOINTS]:
                 self._drop(old)
 
@@ -83,5 +86,8 @@ class Checkpoints:
         with suppress(FileNotFoundError):  # A run beside this one may drop it, too.
             record = self.directory.read_json(name)
             self.directory.delete(name)
-            for file in record["files"]:
-                (self.directory / record["token"]).delete(file)
+            self._delete(record["token"], record["files"])
+
+    def _delete(self, token: str, files: Sequence[str]) -> None:
+        for file in files:
+            (self.directory / token).delete(file)

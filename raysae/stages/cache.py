@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from raysae.activations import CacheSettings, ShardWriter, write_dataset_index
-from raysae.artifacts import Artifact, ShardSpec
+from raysae.artifacts import ATTEMPTS, Artifact, ShardSpec
 from raysae.sample import Rejection, Sample
 from raysae.stages._hidden_states import HiddenStates, Reading, split_by_sample
 from raysae.stages._pool import ShardTask, check_rejected, run_shards
@@ -84,6 +84,8 @@ def run_cache(chain: Chain) -> StageResult:
             "reading": Reading.of(settings),
             "cache": settings.cache,
         },
+        attempts=artifact.directory / ATTEMPTS,
+        model=settings.model,
         run=settings.run,
     )
     totals, cached, d_in = ShardTotals(), [], 0

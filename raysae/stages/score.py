@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from raysae.artifacts import RowGroup, ScoreTable, ShardSpec
+from raysae.artifacts import ATTEMPTS, RowGroup, ScoreTable, ShardSpec
 from raysae.sample import Rejection, Sample
 from raysae.scoring import (
     SCORE_SCHEMA,
@@ -22,7 +22,7 @@ from raysae.stages._pool import ShardTask, check_rejected, run_shards
 from raysae.stages._snapshots import record_snapshot
 from raysae.stages.chain import Chain
 from raysae.stages.live_scores import row_groups, score_marks
-from raysae.stages.result import ShardTotals, StageResult
+from raysae.stages.result import ShardTotals, StageResult, report_lost
 from raysae.stages.weights import read_weights
 from raysae.storage import Directory
 
@@ -90,7 +90,12 @@ def run_score(chain: Chain) -> StageResult:
     run_shards(
         "score",
         chain.corpus,
-        [ShardTask(shard) for shard in shards if shard.name in missing],
+        [
+            # Row groups of many corpora and models lie in one table, shards of one name among them.
+            ShardTask(shard, attempt=next(iter(missing[shard.name].values())).key)
+            for shard in shards
+            if shard.name in missing
+        ],
         worker_class=ScoreWorker,
         worker_arguments={
             "table": table,
@@ -100,6 +105,8 @@ def run_score(chain: Chain) -> StageResult:
             "weights": chain.weights.directory,
             "score": settings.score,
         },
+        attempts=table.directory / ATTEMPTS,
+        model=settings.model,
         run=settings.run,
     )
     totals = ShardTotals.of(score_marks(chain))
@@ -117,8 +124,10 @@ def _missing_groups(
     for shard in shards:
         for scorer in SCORERS:
             names[chain.row_group(shard, scorer)] = shard.name
+    lacking, problems = table.missing(names)
+    report_lost("score", problems)
     missing: dict[str, dict[str, RowGroup]] = {}
-    for group in table.missing(names):
+    for group in lacking:
         missing.setdefault(names[group], {})[group.scorer] = group
     return missing
 

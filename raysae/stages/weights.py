@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
-from raysae.artifacts import CHECKSUM, Artifact, FileRecord, Publication, ShardSpec
+from raysae.artifacts import ATTEMPTS, CHECKSUM, Artifact, FileRecord, Publication, ShardSpec
 from raysae.sample import Rejection, Sample
 from raysae.scoring import (
     FeatureWeights,
@@ -95,6 +95,8 @@ def run_weights(chain: Chain) -> StageResult:
             "sae": chain.sae.directory,
             "weights": settings.weights,
         },
+        attempts=artifact.directory / ATTEMPTS,
+        model=settings.model,
         run=settings.run,
     )
     totals, states = ShardTotals(), []

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from raysae.artifacts import Artifact, ArtifactSpec, read_json
+from raysae.artifacts import Artifact, ArtifactSpec
 from raysae.errors import DataError, SettingsError
 from raysae.finetune import FinetuneRunSettings, train
 from raysae.sample import Rejection
 from raysae.stages import finetune as stage
 from raysae.stages._pool import cause_of_ours
+from raysae.storage import read_json
 from tests.finetune.tiny import RUN, preference_sample, save_tiny_model, settings_for
+from tests.storages import path_of
 
 ROWS = 10
 
@@ -56,11 +58,11 @@ def test_a_finished_artifact_is_a_model_and_is_not_made_again(model, tmp_path, m
     assert [step["step"] for step in metadata["steps"]] == [1, 2]
     assert metadata["held_out"]["pairs"] == 2
     assert metadata["settings"]["lr"] == settings.lr
-    assert sorted(p.name for p in artifact.directory.iterdir()) == sorted(
+    assert sorted(p.name for p in path_of(artifact.directory).iterdir()) == sorted(
         [*metadata["files"], "metadata.json", "spec.json"]
     )
-    AutoModelForImageTextToText.from_pretrained(artifact.directory)
-    AutoProcessor.from_pretrained(artifact.directory)
+    AutoModelForImageTextToText.from_pretrained(path_of(artifact.directory))
+    AutoProcessor.from_pretrained(path_of(artifact.directory))
 
     def nothing(*_):
         raise AssertionError("made again")
@@ -92,8 +94,8 @@ def test_a_run_killed_while_publishing_is_completed_without_training_again(
     monkeypatch.setattr(stage, "_fit", lambda *_: pytest.fail("trained again"))
     metadata = stage.run_finetune(settings, RUN, lambda: pytest.fail("read again"), artifact)
     for name in metadata["files"]:
-        assert (artifact.directory / name).is_file()
-    assert not (artifact.directory / "work").exists()
+        assert (path_of(artifact.directory) / name).is_file()
+    assert not (path_of(artifact.directory) / "work").exists()
 
 
 @pytest.mark.usefixtures("without_ray")
@@ -111,9 +113,9 @@ def test_half_a_model_is_never_published(model, tmp_path, monkeypatch, damage):
         with pytest.raises(DataError, match=r"model\.safetensors is missing.*result\.json"):
             stage.run_finetune(settings, RUN, samples, artifact)
     assert not artifact.is_finished()
-    assert not list(artifact.directory.glob("*.safetensors"))
+    assert not list(path_of(artifact.directory).glob("*.safetensors"))
 
-    (artifact.directory / "work" / "result.json").unlink()
+    (path_of(artifact.directory) / "work" / "result.json").unlink()
     assert "model.safetensors" in stage.run_finetune(settings, RUN, samples, artifact)["files"]
 
 
@@ -130,7 +132,7 @@ def test_a_run_that_was_overtaken_takes_the_other_ones_model(model, tmp_path, mo
 
     monkeypatch.setattr(stage, "_fit", other_is_first)
     assert stage.run_finetune(settings, RUN, samples, artifact) == overtaken[0]
-    assert not (artifact.directory / "work").exists()
+    assert not (path_of(artifact.directory) / "work").exists()
 
 
 def test_an_interrupted_run_goes_on_with_the_same_workers_only(model, tmp_path, monkeypatch):
@@ -236,7 +238,7 @@ def test_under_ray_train_a_killed_worker_resumes_with_the_same_losses(model, tmp
     assert losses == pytest.approx([step["loss"] for step in expected["steps"]], abs=1e-5)
     assert losses[2] < 0.69
     assert metadata["held_out"] == pytest.approx(expected["held_out"], abs=1e-4)
-    assert read_json(artifact.directory / "metadata.json")["files"] == metadata["files"]
+    assert read_json(path_of(artifact.directory) / "metadata.json")["files"] == metadata["files"]
 
 
 @pytest.mark.ray

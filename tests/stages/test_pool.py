@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayTaskError
 from ray.train import ControllerError, WorkerGroupError
 
-from raysae.artifacts import ShardSpec, plan_shards
+from raysae.artifacts import ShardPlan, ShardSpec
 from raysae.corpora import Corpus, CorpusSettings, open_corpus
 from raysae.errors import DataError, RaysaeError, SettingsError
 from raysae.sample import Rejection, Sample
@@ -33,7 +33,7 @@ def test_no_task_starts_nothing(corpus: Corpus, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_shard_is_read_whole_or_the_rows_that_are_wanted(corpus: Corpus) -> None:
-    (first, second) = plan_shards(corpus.snapshot.file_rows, 6)
+    (first, second) = ShardPlan(corpus.snapshot.file_rows, 6)
     everything = list(corpus.all_samples())
 
     def read(task: ShardTask) -> Sequence[Sample | Rejection]:
@@ -104,7 +104,7 @@ def test_shards_are_worked_on_once_each_and_counts_are_summed(
             (self.directory / shard.name).open("a").write(f"{ordinals}\n")
             return {"rows": len(samples), "tokens": 10}
 
-    shards = plan_shards(corpus.snapshot.file_rows, 4)
+    shards = ShardPlan(corpus.snapshot.file_rows, 4)
     tasks = [ShardTask(shards[0]), ShardTask(shards[2], (9,))]
     counts = run_shards(
         "test",
@@ -156,7 +156,7 @@ def test_a_row_that_always_kills_its_process_ends_the_job(
         run_shards(
             "test",
             DeadlyCorpus(tmp_path) if where == "reader" else corpus,
-            [ShardTask(plan_shards([4], 4)[0])],
+            [ShardTask(ShardPlan([4], 4)[0])],
             worker_class=DeadlyWorker,
             worker_arguments={"tries": tmp_path},
             run=RunSettings(max_retries=1),
@@ -184,7 +184,7 @@ def test_a_workers_own_error_arrives_as_it_was_raised(
         run_shards(
             "test",
             corpus,
-            [ShardTask(plan_shards([4], 4)[0])],
+            [ShardTask(ShardPlan([4], 4)[0])],
             worker_class=Worker,
             worker_arguments={"where": where},
             run=RunSettings(),
