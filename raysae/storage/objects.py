@@ -118,7 +118,11 @@ class ObjectBackend:
         for start in range(0, len(keys), READ_AT_ONCE):
             part = keys[start : start + READ_AT_ONCE]
             paths = [self._path(key) for key in part]
-            found = self._do("read", part[0], lambda p=paths: self._fs.cat(p, on_error="return"))  # type: ignore[misc]
+
+            def cat(paths: list[str] = paths) -> Any:
+                return self._fs.cat(paths, on_error="return", **self._one)
+
+            found = self._do("read", part[0], cat)
             for key, path in zip(part, paths, strict=True):
                 data = found[path] if isinstance(found, dict) else found
                 if isinstance(data, bytes):
