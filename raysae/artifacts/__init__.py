@@ -23,10 +23,12 @@ from raysae.artifacts.files import (
     records_to_json,
 )
 from raysae.artifacts.ids import content_id, file_sha256
-from raysae.artifacts.manifests import MANIFEST_SCHEMA, LiveGroup, Manifest, Manifests
+from raysae.artifacts.manifest_file import MANIFEST_SCHEMA, LiveGroup, Manifest
+from raysae.artifacts.manifests import Manifests
 from raysae.artifacts.marks import MARK_SUFFIX, Mark, ShardState
 from raysae.artifacts.row_groups import SCORE_SCHEMA, RowGroup
-from raysae.artifacts.score_table import MissingGroups, ScoreTable
+from raysae.artifacts.score_files import MissingGroups
+from raysae.artifacts.score_table import ScoreTable
 from raysae.artifacts.shards import ShardPlan, ShardSpec, rows_per_shard
 from raysae.artifacts.versions import package_versions
 

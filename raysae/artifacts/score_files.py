@@ -1,4 +1,4 @@
-"""Finding the data files of many row groups, with few requests.
+"""Finding and reading the data files of many row groups, with few requests.
 
 Keys are hashes, so the marks and files of a job's row groups lie all over the listings. Few are
 looked up one by one. For many, sorted by key and cut where the first digits of the key change, the
@@ -9,6 +9,7 @@ long as that file is there.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
@@ -16,17 +17,21 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from raysae.artifacts.files import FileRecord, records_from_json
-from raysae.artifacts.manifests import LiveGroup, Manifest
+from raysae.artifacts.manifest_file import LiveGroup, Manifest
 from raysae.artifacts.marks import Mark, first_problem, mark_name, parse_mark
-from raysae.artifacts.row_groups import RowGroup
+from raysae.artifacts.row_groups import RowGroup, key_of_file
 from raysae.errors import DataError, RaysaeError
 from raysae.storage import Directory
 
 MANY = 1000
 """From so many row groups on, listings cost less than looking each of them up: one page of a
 listing has a thousand names."""
+
+
+_KEY = r"/(?P<key>[0-9a-f]+)-[^/]*$"
 
 
 class GroupState(NamedTuple):
@@ -36,11 +41,33 @@ class GroupState(NamedTuple):
         group: Which.
         live: Its data file, as a manifest lists it, if the row group is complete.
         problem: Why a mark that is there does not count; empty if there is none, or it counts.
+        listed: Whether the manifest that was given lists just this file.
     """
 
     group: RowGroup
     live: LiveGroup | None
     problem: str
+    listed: bool
+
+    def incomplete(self, directory: Directory) -> DataError:
+        """Return the error for somebody who needs this row group, which is not complete."""
+        group, why = self.group, f" ({self.problem})" if self.problem else ""
+        return DataError(
+            f"{directory}: rows {group.start:,} to {group.stop:,} of {group.corpus} by "
+            f"{group.scorer} ({group.key}) are not complete{why}; score the corpus again."
+        )
+
+
+class MissingGroups(NamedTuple):
+    """The row groups that are still to be scored.
+
+    Attributes:
+        groups: In order.
+        problems: One sentence for each of them that was complete once and is not any more.
+    """
+
+    groups: list[RowGroup]
+    problems: list[str]
 
 
 def find_files(
@@ -51,7 +78,7 @@ def find_files(
     Args:
         directory: The score table's.
         groups: Which.
-        manifest: The latest one, if there are many row groups: it saves reading their marks.
+        manifest: One that may list them: it saves reading their marks.
     """
     ordered = sorted(set(groups), key=lambda group: group.key)
     known = _Known(manifest, ordered) if manifest else None
@@ -81,8 +108,7 @@ class _Known:
 
     def __init__(self, manifest: Manifest, ordered: Sequence[RowGroup]) -> None:
         self._table = manifest.table()
-        listed = pc.list_element(pc.split_pattern(self._table["path"], "/"), -1)
-        keys = pc.list_element(pc.split_pattern(listed, "-"), 0)
+        keys = pc.struct_field(pc.extract_regex(self._table["path"], _KEY), "key")
         wanted = pa.array([group.key for group in ordered], pa.string())
         self._places = pc.index_in(wanted, value_set=keys)
 
@@ -90,7 +116,7 @@ class _Known:
         """Return what is known of a range of the row groups, by key."""
         places = self._places.slice(start, stop - start).drop_null()
         rows = zip(*(c.to_pylist() for c in self._table.take(places).columns), strict=True)
-        return {found.group.key: found for found in (LiveGroup(*row) for row in rows)}
+        return {key_of_file(found.path): found for found in (LiveGroup(*row) for row in rows)}
 
 
 def _states(
@@ -98,7 +124,7 @@ def _states(
 ) -> Iterator[GroupState]:
     """Look up row groups whose keys begin alike."""
     marked = chunk
-    if len(chunk) >= MANY:
+    if known or len(chunk) >= MANY:
         sizes = directory.sizes([mark_name(group.shard) for group in chunk])
         marked = [group for group, size in zip(chunk, sizes, strict=True) if size is not None]
     found = {group.key: known[group.key] for group in marked if group.key in known}
@@ -109,7 +135,8 @@ def _states(
     again = {state.group: state for state in _states(directory, stale, {})} if stale else {}
     for group in chunk:
         problem = problems.get(group.key, "")
-        state = GroupState(group, None if problem else found.get(group.key), problem)
+        live = None if problem else found.get(group.key)
+        state = GroupState(group, live, problem, live is not None and group.key in known)
         yield again.get(group, state)
 
 
@@ -160,3 +187,33 @@ def _problems(directory: Directory, found: Mapping[str, LiveGroup]) -> dict[str,
         if problem := first_problem(directory, [record], sizes):
             problems[key] = problem
     return problems
+
+
+def read_group_marks(directory: Directory, groups: Sequence[RowGroup]) -> Iterator[Mark]:
+    """Yield the marks of row groups, in order; some of them are in memory at once.
+
+    Raises:
+        DataError: A row group has no mark, or a damaged one.
+    """
+    names = [mark_name(group.shard) for group in groups]
+    for group, name, data in zip(groups, names, directory.read_many(names), strict=True):
+        if data is None:
+            raise GroupState(group, None, "", listed=False).incomplete(directory)
+        yield parse_mark(data, directory.describe(name))
+
+
+def read_files(
+    directory: Directory, files: Sequence[LiveGroup], columns: list[str]
+) -> Iterator[pa.Table]:
+    """Yield the scores in some data files, in order; some of them are in memory at once.
+
+    Raises:
+        DataError: A file is missing, or its bytes are not those that were listed.
+    """
+    contents = directory.read_many([live.path for live in files])
+    for live, data in zip(files, contents, strict=True):
+        if data is None or hashlib.sha256(data).hexdigest() != live.sha256:
+            what = "is missing" if data is None else "is damaged: its bytes are not those listed"
+            where = directory.describe(live.path)
+            raise DataError(f"{where} {what}; delete it and score the corpus again.")
+        yield pq.read_table(pa.BufferReader(data), columns=columns, partitioning=None)

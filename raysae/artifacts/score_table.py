@@ -13,22 +13,28 @@ latest manifest counts no row twice; one who knows its row groups reads them by 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain, islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysae.artifacts.attempts import ATTEMPTS, Attempts
 from raysae.artifacts.files import Publication
-from raysae.artifacts.manifests import MANIFEST_SCHEMA, LiveGroup, Manifest, Manifests
-from raysae.artifacts.marks import Mark, mark_name, parse_mark, read_mark, write_mark
+from raysae.artifacts.manifest_file import LiveGroup, Manifest, as_rows
+from raysae.artifacts.manifests import Manifests
+from raysae.artifacts.marks import Mark, read_mark, write_mark
 from raysae.artifacts.row_groups import DATA, MARKS, SCORE_SCHEMA, RowGroup
-from raysae.artifacts.score_files import MANY, GroupState, find_files
-from raysae.errors import DataError
+from raysae.artifacts.score_files import (
+    MANY,
+    GroupState,
+    MissingGroups,
+    find_files,
+    read_files,
+    read_group_marks,
+)
 from raysae.storage import Directory, Entry
 
 Item = TypeVar("Item")
@@ -42,18 +48,6 @@ KEPT_MANIFESTS = 10
 
 _MARKS_AT_ONCE = 1024
 _FILES_AT_ONCE = 64
-
-
-class MissingGroups(NamedTuple):
-    """The row groups that are still to be scored.
-
-    Attributes:
-        groups: In order.
-        problems: One sentence for each of them that was complete once and is not any more.
-    """
-
-    groups: list[RowGroup]
-    problems: list[str]
 
 
 class ScoreTable:
@@ -83,7 +77,9 @@ class ScoreTable:
         """
         publication = Publication(self.directory)
         with publication.writing(group.file_pattern) as local:
-            pq.write_table(scores.cast(SCORE_SCHEMA), local, compression="zstd")
+            # In one piece, so that the same scores make the same bytes however they came.
+            table = scores.cast(SCORE_SCHEMA).combine_chunks()
+            pq.write_table(table, local, compression="zstd")
         content = {**extra, **asdict(group), "rows": scores.num_rows}
         return write_mark(self.directory, group.shard, publication.records, content)
 
@@ -99,15 +95,9 @@ class ScoreTable:
         Raises:
             DataError: A row group is not complete, or two of them hold the same rows.
         """
-        tables = [MANIFEST_SCHEMA.empty_table()]
-        for part in _batched(self._complete(groups), _MARKS_AT_ONCE):
-            columns = zip(*part, strict=True)
-            arrays = [
-                pa.array(values, field.type)
-                for values, field in zip(columns, MANIFEST_SCHEMA, strict=True)
-            ]
-            tables.append(pa.Table.from_arrays(arrays, schema=MANIFEST_SCHEMA))
-        return self.manifests.append(pa.concat_tables(tables))
+        parts = _batched(self._complete(groups), _MARKS_AT_ONCE)
+        tables = [as_rows(part) for part in parts]
+        return self.manifests.append(pa.concat_tables([as_rows([]), *tables]))
 
     def attempts(self, role: str) -> Attempts:
         """Return the attempts at scoring shards by one kind of process."""
@@ -129,11 +119,7 @@ class ScoreTable:
             DataError: A row group has no mark, or a damaged one.
         """
         for part in _batched(groups, _MARKS_AT_ONCE):
-            names = [mark_name(group.shard) for group in part]
-            for group, name, data in zip(part, names, self.directory.read_many(names), strict=True):
-                if data is None:
-                    raise self._incomplete(GroupState(group, None, ""))
-                yield parse_mark(data, self.directory.describe(name))
+            yield from read_group_marks(self.directory, part)
 
     def missing(self, groups: Iterable[RowGroup]) -> MissingGroups:
         """Return the row groups that are still to be scored, and what became of lost ones."""
@@ -147,14 +133,7 @@ class ScoreTable:
 
     def are_live(self, groups: Iterable[RowGroup]) -> bool:
         """Whether the latest manifest lists all of these, and their files are there."""
-        wanted = set(groups)
-        listed = {live.mark: live.path for live in self.live()}
-        if not all(mark_name(group.shard) in listed for group in wanted):
-            return False
-        return all(
-            state.live is not None and listed[state.live.mark] == state.live.path
-            for state in self._states(wanted)
-        )
+        return all(s.listed for s in find_files(self.directory, groups, self.latest()))
 
     # -- reading
 
@@ -210,9 +189,7 @@ class ScoreTable:
         wanted = list(groups)
         files = {live.group: live for live in self._complete(wanted)}
         for part in _batched((files[group] for group in wanted), _FILES_AT_ONCE):
-            contents = self.directory.read_many([live.path for live in part])
-            for live, data in zip(part, contents, strict=True):
-                yield self._decoded(live, data, names)
+            yield from read_files(self.directory, part, names)
 
     # -- what may be removed
 
@@ -267,23 +244,8 @@ class ScoreTable:
         """
         for state in self._states(groups):
             if state.live is None:
-                raise self._incomplete(state)
+                raise state.incomplete(self.directory)
             yield state.live
-
-    def _incomplete(self, state: GroupState) -> DataError:
-        group, why = state.group, f" ({state.problem})" if state.problem else ""
-        return DataError(
-            f"{self.directory}: rows {group.start:,} to {group.stop:,} of {group.corpus} by "
-            f"{group.scorer} ({group.key}) are not complete{why}; score the corpus again."
-        )
-
-    def _decoded(self, live: LiveGroup, data: bytes | None, columns: list[str]) -> pa.Table:
-        """Read a data file's bytes after comparing them with what was listed."""
-        where = self.directory.describe(live.path)
-        if data is None or hashlib.sha256(data).hexdigest() != live.sha256:
-            what = "is missing" if data is None else "is damaged: its bytes are not those listed"
-            raise DataError(f"{where} {what}; delete it and score the corpus again.")
-        return pq.read_table(pa.BufferReader(data), columns=columns, partitioning=None)
 
 
 def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysae.artifacts.files import CHECKSUM, FileRecord, publish_file
 from raysae.artifacts.shards import ShardSpec
+from raysae.errors import DataError
 from raysae.storage import Directory, finished_or_gone
 
 SHARD_LIST_SCHEMA = pa.schema(
@@ -84,3 +85,48 @@ def listed_files(directory: Directory, files: Sequence[FileRecord]) -> Iterator[
                 for batch in table.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
                     values = (batch.column(name).to_pylist() for name in columns)
                     yield [FileRecord(*one) for one in zip(*values, strict=True)]
+
+
+class ListedFile(NamedTuple):
+    """One row of the table: a file, and the shard that it belongs to.
+
+    Attributes:
+        shard: The shard's name.
+        rows: The shard's rows that were used.
+        rejected: The shard's rows that could not be.
+        file: The file.
+    """
+
+    shard: str
+    rows: int
+    rejected: int
+    file: FileRecord
+
+
+def shard_files(directory: Directory, files: Sequence[FileRecord]) -> Iterator[ListedFile]:
+    """Yield what an artifact's table lists, in order of the shards, some thousand in memory.
+
+    Args:
+        directory: The artifact.
+        files: Those that its metadata lists; without a table among them there is nothing to yield.
+
+    Raises:
+        FileNotFoundError: The table is not there.
+        DataError: It is damaged.
+    """
+    columns = ["shard", "rows", "rejected", "name", "size", "sha256"]
+    for listed in files:
+        if not listed.name.startswith(_PREFIX):
+            continue
+        data = directory.read_bytes(listed.name)
+        try:
+            with pq.ParquetFile(pa.BufferReader(data)) as table:
+                for batch in table.iter_batches(_ROWS_AT_ONCE, columns=columns):
+                    values = (batch.column(name).to_pylist() for name in columns)
+                    for shard, rows, rejected, *file in zip(*values, strict=True):
+                        yield ListedFile(shard, rows, rejected, FileRecord(*file))
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(
+                f"{directory.describe(listed.name)} is damaged ({error}); delete metadata.json "
+                "beside it and run the job again, which lists the shards anew."
+            ) from error

@@ -4,7 +4,7 @@
 docs/storage.md is the contract.
 """
 
-from raysae.storage.backend import Backend, Entry
+from raysae.storage.backend import Backend, Entry, Upload
 from raysae.storage.directory import Directory
 from raysae.storage.documents import as_number, parse_json, read_json, to_json
 from raysae.storage.opening import FORMAT_VERSION, MARKER, check_format, open_storage, storage_at
@@ -18,6 +18,7 @@ __all__ = [
     "Backend",
     "Directory",
     "Entry",
+    "Upload",
     "as_number",
     "check_format",
     "check_name",

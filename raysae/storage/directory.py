@@ -100,6 +100,18 @@ class Directory:
         """Remove a file, if it is there."""
         self.backend.delete(self.key(name))
 
+    def remove(self, names: Sequence[str]) -> None:
+        """Remove many files, those that are there, but none through a symbolic link.
+
+        Raises:
+            StorageError: It was denied, or a directory on the way is a link; some may be gone.
+        """
+        self.backend.remove([self.key(name) for name in names])
+
+    def prune(self) -> None:
+        """Remove the directories without any file in here, and this one if it is such."""
+        self.backend.prune(self.path)
+
     # -- reading
 
     def read_bytes(self, name: str) -> bytes:
@@ -160,6 +172,14 @@ class Directory:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self.fetch(name, target)
             yield Path(directory)
+
+    def stream(self, name: str) -> Iterator[bytes | memoryview]:
+        """Yield a file's bytes in pieces, each of them good until the next one is asked for.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+        return self.backend.stream(self.key(name))
 
     # -- looking
 

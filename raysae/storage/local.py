@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from raysae.errors import StorageError
-from raysae.storage.backend import Entry
+from raysae.storage.backend import Entry, Upload
 from raysae.storage.posix import Posix
+from raysae.storage.removal import is_inside, prune, remove_inside
 from raysae.storage.scratch import FULL, full_disk
 from raysae.storage.temporaries import temporary_name
 
@@ -24,6 +25,8 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_DIRECTORY_ATTEMPTS = 100
+_PIECE_BYTES = 4 << 20
 _NO_LINKS = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -79,10 +82,22 @@ class LocalBackend:
 
     @_one_sentence
     def scratch(self, key: str) -> Path:
-        """Return a temporary path beside `key`, on the same file system."""
+        """Return the path of an empty temporary file beside `key`, on the same file system.
+
+        The file keeps its directory from being taken for one that nobody needs (`prune`).
+        """
         directory = (self.root / key).parent
-        self._posix.make_directory(directory)
-        return directory / temporary_name()
+        for _ in range(_DIRECTORY_ATTEMPTS):
+            temporary = directory / temporary_name()
+            try:
+                self._posix.make_directory(directory)
+                self._posix.write(temporary, b"")
+            except FileNotFoundError:
+                continue  # the directory was pruned at this very moment
+            return temporary
+        raise StorageError(
+            f"storage: {directory} vanishes whenever it is made; see who removes it and run again."
+        )
 
     @_one_sentence
     def put_file(self, local: Path, key: str) -> None:
@@ -113,11 +128,13 @@ class LocalBackend:
     def copy(self, source: str, key: str) -> None:
         """Publish a file under a second name."""
         temporary = self.scratch(key)
+        second = temporary.with_name(temporary_name())
         try:
-            self._posix.link(self.root / source, temporary)
-            self._posix.replace(temporary, self.root / key)
+            self._posix.link(self.root / source, second)
+            self._posix.replace(second, self.root / key)
         finally:
             # Two names of one file are not replaced by each other.
+            self._posix.unlink(second)
             self._posix.unlink(temporary)
         self._posix.sync_directory(temporary.parent)
 
@@ -186,6 +203,41 @@ class LocalBackend:
     def delete(self, key: str) -> None:
         """Remove a file, if it is there."""
         self._posix.unlink(self.root / key)
+
+    @_one_sentence
+    def remove(self, keys: Sequence[str]) -> None:
+        """Remove many files, none of them through a symbolic link."""
+        for key in keys:
+            remove_inside(self.root, key)
+
+    def is_inside(self, prefix: str) -> bool:
+        """Whether no part of a directory's name below the root is a symbolic link."""
+        return is_inside(self.root, prefix)
+
+    def prune(self, prefix: str) -> None:
+        """Remove empty directories; those that just came to hold something stay."""
+        prune(self.root, prefix)
+
+    def unfinished_uploads(self, prefix: str) -> Iterator[Upload]:  # noqa: ARG002
+        """Yield nothing: unfinished files are temporaries here, which `entries` lists."""
+        return iter(())
+
+    def abort_upload(self, upload: Upload) -> None:
+        """Do nothing: there are none."""
+
+    def stream(self, key: str) -> Iterator[memoryview]:
+        """Yield a file's bytes, all in one buffer that each piece overwrites."""
+        buffer = memoryview(bytearray(_PIECE_BYTES))
+        try:
+            with (self.root / key).open("rb", buffering=0) as file:
+                while count := file.readinto(buffer):
+                    yield buffer[:count]
+        except NotADirectoryError as error:
+            raise FileNotFoundError(key) from error
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise explained(error) from error
 
     @_one_sentence
     def open_copy(self, key: str) -> int:

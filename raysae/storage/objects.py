@@ -6,18 +6,18 @@ joins in the last one; nothing is ever streamed into its name, and nothing renam
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from raysae.storage.backend import Entry
-from raysae.storage.filesystems import object_filesystem
+from raysae.storage.backend import Entry, Upload
+from raysae.storage.filesystems import modified_at, object_filesystem
 from raysae.storage.node_cache import open_cached
 from raysae.storage.retry import retrying
+from raysae.storage.s3_requests import S3Requests
 from raysae.storage.temporaries import is_temporary, temporary_name, writer_is_dead
 from raysae.storage.uris import ObjectUri
 
@@ -29,8 +29,8 @@ LISTED_AT_ONCE = 3
 READ_AT_ONCE = 256
 """Small objects read at the same time by `read_many`, so that memory is bounded."""
 
-_TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")
-"""Under which name a listing tells when an object was written, by client."""
+_PIECE_BYTES = 16 << 20
+"""Bytes of one request of `stream`."""
 
 
 class ObjectBackend:
@@ -122,7 +122,11 @@ class ObjectBackend:
         for start in range(0, len(keys), READ_AT_ONCE):
             part = keys[start : start + READ_AT_ONCE]
             paths = [self._path(key) for key in part]
-            found = self._do("read", part[0], lambda p=paths: self._fs.cat(p, on_error="return"))  # type: ignore[misc]
+
+            def cat(paths: list[str] = paths) -> Any:
+                return self._fs.cat(paths, on_error="return", **self._one)
+
+            found = self._do("read", part[0], cat)
             for key, path in zip(part, paths, strict=True):
                 data = found[path] if isinstance(found, dict) else found
                 if isinstance(data, bytes):
@@ -150,8 +154,15 @@ class ObjectBackend:
         return [found.get(key) for key in keys]
 
     def entries(self, prefix: str) -> Iterator[Entry]:
-        """Yield all objects below a prefix."""
-        return iter(sorted(self._find(prefix, "")))
+        """Yield all objects below a prefix, from S3 page by page."""
+        if (s3 := self._s3) is None:
+            return iter(sorted(self._find(prefix, "")))
+        return (Entry(*one) for one in s3.listed(f"{prefix}/" if prefix else ""))
+
+    @property
+    def _s3(self) -> S3Requests | None:
+        """What only S3 is asked, if this is one."""
+        return S3Requests(self.uri, self._fs) if self.uri.scheme == "s3" else None
 
     def _find(self, directory: str, start: str) -> list[Entry]:
         """List the objects below a directory, of which only those whose names begin so."""
@@ -168,7 +179,7 @@ class ObjectBackend:
         except FileNotFoundError:
             return []
         return [
-            Entry(name.removeprefix(root), int(about["size"]), _modified(about))
+            Entry(name.removeprefix(root), int(about["size"]), modified_at(about))
             for name, about in listed.items()
             if about["type"] == "file" and name.startswith(root)
         ]
@@ -189,6 +200,42 @@ class ObjectBackend:
             self._do("deleted", key, lambda: self._fs.rm_file(self._path(key)))
         except FileNotFoundError:
             return
+
+    def remove(self, keys: Sequence[str]) -> None:
+        """Remove many objects, those that are there; S3 takes a thousand in a request."""
+        if (s3 := self._s3) is not None:
+            s3.delete(keys)
+        else:
+            for key in keys:
+                self.delete(key)
+
+    def is_inside(self, prefix: str) -> bool:  # noqa: ARG002
+        """Object stores have no symbolic links."""
+        return True
+
+    def prune(self, prefix: str) -> None:
+        """Do nothing: there are no directories."""
+
+    def unfinished_uploads(self, prefix: str) -> Iterator[Upload]:
+        """Yield what was sent in parts and never ended; only S3 keeps such parts for good."""
+        if (s3 := self._s3) is not None:
+            yield from s3.unfinished_uploads(f"{prefix}/" if prefix else "")
+
+    def abort_upload(self, upload: Upload) -> None:
+        """Give an unfinished upload up."""
+        if (s3 := self._s3) is not None:
+            s3.abort_upload(upload)
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """Yield an object's bytes, a range in each request, so that any of them can be repeated."""
+        path = self._path(key)
+        size = self.size(key)
+        if size is None:
+            raise FileNotFoundError(self.describe(key))
+        for start in range(0, size, _PIECE_BYTES):
+            stop = min(start + _PIECE_BYTES, size)
+            piece: bytes = self._do("read", key, partial(self._fs.cat_file, path, start, stop))
+            yield piece
 
     def open_copy(self, key: str) -> int:
         """Open a copy in this machine's cache, which is made if there is none."""
@@ -214,16 +261,3 @@ class ObjectBackend:
     def free_bytes(self) -> int | None:
         """Object stores tell of no bound."""
         return None
-
-
-def _modified(about: dict[str, Any]) -> float:
-    """Return when an object was written, in seconds by the store's clock; NaN if it is not told."""
-    for name in _TIMES:
-        value = about.get(name)
-        if isinstance(value, datetime):
-            return value.timestamp()
-        if isinstance(value, str):
-            return datetime.fromisoformat(value).timestamp()
-        if isinstance(value, int | float):
-            return float(value)
-    return math.nan

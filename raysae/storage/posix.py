@@ -107,6 +107,8 @@ class Posix:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 yield from self.files(Path(entry.path))
+            elif entry.is_symlink() and entry.is_dir():
+                continue  # it would be taken for a file, and removed as one
             elif (found := self.stat(Path(entry.path))) is not None:
                 yield found
 

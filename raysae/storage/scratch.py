@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from raysae.errors import RaysaeError, StorageError
+from raysae.storage.temporaries import temporary_name
 
 FULL = {errno.ENOSPC: "is full", errno.EDQUOT: "has reached its quota"}
 
@@ -38,13 +39,21 @@ def finished_or_gone(local: Path) -> Iterator[Path]:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Make a file appear under a second path, without copying it where the system can."""
+    """Make a file appear under a second path, without copying it where the system can.
+
+    Args:
+        source: The file.
+        target: Where; the empty file that a scratch path begins as is replaced.
+    """
+    second = target.with_name(temporary_name())
     try:
-        os.link(source, target)
+        os.link(source, second)
     except FileNotFoundError:
         raise
     except OSError:
         shutil.copyfile(source, target)
+    else:
+        second.replace(target)
 
 
 def is_full(error: Exception, local: Path) -> bool:
