@@ -10,9 +10,10 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from raysae.errors import StorageError
 from raysae.storage.backend import Entry, Upload
@@ -30,24 +31,28 @@ _PIECE_BYTES = 4 << 20
 _NO_LINKS = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
-def _one_sentence(call: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+def _one_sentence(
+    call: Callable[Concatenate[LocalBackend, Arguments], Result],
+) -> Callable[Concatenate[LocalBackend, Arguments], Result]:
     """Turn what the system says into one sentence; a missing file stays a `FileNotFoundError`."""
 
     @wraps(call)
-    def checked(*arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
+    def checked(
+        backend: LocalBackend, /, *arguments: Arguments.args, **named: Arguments.kwargs
+    ) -> Result:
         try:
-            return call(*arguments, **named)
+            return call(backend, *arguments, **named)
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise explained(error) from error
+            raise explained(error, backend.root) from error
 
     return checked
 
 
-def explained(error: OSError) -> StorageError:
+def explained(error: OSError, root: Path) -> StorageError:
     """Say what an error of the system means for a storage, and what can be done."""
-    where = error.filename2 or error.filename or "the storage"
+    where = error.filename2 or error.filename or root
     if error.errno in FULL:
         return full_disk(where, error.errno)
     if error.errno in _DENIED:
@@ -61,6 +66,15 @@ def explained(error: OSError) -> StorageError:
     )
 
 
+@contextmanager
+def _no_file(key: str) -> Iterator[None]:
+    """A directory, or what would lie below a file, is no file: as in object stores."""
+    try:
+        yield
+    except (NotADirectoryError, IsADirectoryError) as error:
+        raise FileNotFoundError(key) from error
+
+
 class LocalBackend:
     """A directory, by `raysae.storage.backend.Backend`.
 
@@ -72,6 +86,7 @@ class LocalBackend:
     def __init__(self, root: Path, posix: Posix | None = None) -> None:
         self.root = root
         self._posix = posix or Posix()
+        self._durable: set[Path] = set()
 
     def __str__(self) -> str:
         return str(self.root)
@@ -90,7 +105,7 @@ class LocalBackend:
         for _ in range(_DIRECTORY_ATTEMPTS):
             temporary = directory / temporary_name()
             try:
-                self._posix.make_directory(directory)
+                self._make_directory(directory)
                 self._posix.write(temporary, b"")
             except FileNotFoundError:
                 continue  # the directory was pruned at this very moment
@@ -98,6 +113,20 @@ class LocalBackend:
         raise StorageError(
             f"storage: {directory} vanishes whenever it is made; see who removes it and run again."
         )
+
+    def _make_directory(self, directory: Path) -> None:
+        """Create a directory and its parents, if they are not there, and make their names durable.
+
+        Those below the root too that are there: another process may have created them just now.
+        """
+        there = self._posix.is_directory(directory)
+        if there and (directory in self._durable or self.root not in directory.parents):
+            return
+        self._make_directory(directory.parent)
+        if not there:
+            self._posix.make_directory(directory)
+        self._posix.sync_directory(directory.parent)
+        self._durable.add(directory)
 
     @_one_sentence
     def put_file(self, local: Path, key: str) -> None:
@@ -145,7 +174,17 @@ class LocalBackend:
         try:
             self._posix.write(temporary, data)
             self._posix.sync_file(temporary)
-            self._posix.link(temporary, self.root / key)
+            created = self._link(temporary, self.root / key)
+        finally:
+            self._posix.unlink(temporary)
+        # Of another process' file too: what it says must not be undone by a loss of power.
+        self._posix.sync_directory(temporary.parent)
+        return created or self._holds(key, data)
+
+    def _link(self, source: Path, target: Path) -> bool:
+        """Give a file a second name; False if it is taken."""
+        try:
+            self._posix.link(source, target)
         except FileExistsError:
             return False
         except OSError as error:
@@ -155,18 +194,20 @@ class LocalBackend:
                     "runs apart; name a storage on another file system, or an object store."
                 ) from error
             raise
-        finally:
-            self._posix.unlink(temporary)
-        self._posix.sync_directory(temporary.parent)
         return True
+
+    def _holds(self, key: str, data: bytes) -> bool:
+        """Whether a file, if it is still there, has this content."""
+        try:
+            return self._posix.read(self.root / key) == data
+        except (FileNotFoundError, IsADirectoryError):
+            return False
 
     @_one_sentence
     def read(self, key: str) -> bytes:
         """Return a file's bytes."""
-        try:
+        with _no_file(key):
             return self._posix.read(self.root / key)
-        except NotADirectoryError as error:
-            raise FileNotFoundError(key) from error
 
     def read_many(self, keys: Sequence[str]) -> Iterator[bytes | None]:
         """Yield files' bytes in order, None where there is no file."""
@@ -192,7 +233,7 @@ class LocalBackend:
             for path, size, modified in self._posix.files(self.root / prefix):
                 yield Entry(path.relative_to(self.root).as_posix(), size, modified)
         except OSError as error:
-            raise explained(error) from error
+            raise explained(error, self.root) from error
 
     @_one_sentence
     def directories(self, prefix: str) -> list[str]:
@@ -237,23 +278,25 @@ class LocalBackend:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise explained(error) from error
+            raise explained(error, self.root) from error
 
     @_one_sentence
     def open_copy(self, key: str) -> int:
         """Open the file itself."""
-        return os.open(self.root / key, os.O_RDONLY)
+        with _no_file(key), (self.root / key).open("rb") as file:
+            return os.dup(file.fileno())
 
     @_one_sentence
     def fetch(self, key: str, target: Path) -> None:
         """Give a file a second name, or a link to it on another file system."""
         source = self.root / key
-        try:
-            os.link(source, target)
-        except FileNotFoundError:
-            raise
-        except OSError:
-            target.symlink_to(source)
+        with _no_file(key):
+            try:
+                os.link(source, target)
+            except (FileNotFoundError, NotADirectoryError):
+                raise
+            except OSError:
+                target.symlink_to(source)
 
     @_one_sentence
     def free_bytes(self) -> int | None:

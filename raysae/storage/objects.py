@@ -47,7 +47,7 @@ class ObjectBackend:
 
     @property
     def _fs(self) -> Any:
-        return self._given or object_filesystem(self.uri.scheme)
+        return self._given or object_filesystem(self.uri.scheme, account=self.uri.account)
 
     def __str__(self) -> str:
         return str(self.uri)

@@ -34,7 +34,19 @@ def writer_is_dead(name: str) -> bool:
     found = _OWNED.match(name.rsplit("/", 1)[-1])
     if found is None or found[1] != _machine():
         return False
-    return _started(int(found[2])) != int(found[3])
+    pid, started = int(found[2]), _started(int(found[2]))
+    return _is_gone(pid) if started is None else started != int(found[3])
+
+
+def _is_gone(pid: int) -> bool:
+    """Whether there is no process of that number, of another user's neither."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 @lru_cache(maxsize=8)
