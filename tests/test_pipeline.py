@@ -165,7 +165,7 @@ def test_a_plan_makes_nothing(
     result = run_to(Chain(settings), "subsets", "filter")
     assert planned == [{"activations", "saes", "weights", "scores", "subsets"}]
     assert (result.rows, result.rejected, result.resumed) == (0, 0, False)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["raysae.json"]
 
 
 @pytest.mark.parametrize(

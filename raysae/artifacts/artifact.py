@@ -237,5 +237,5 @@ class Artifact:
         """Remove the marks of attempts that did not end: all shards are done."""
         attempts = self.directory / ATTEMPTS
         with suppress(StorageError):
-            for entry in attempts.entries():
-                attempts.delete(entry.key)
+            attempts.remove([entry.key for entry in attempts.entries()])
+            attempts.prune()

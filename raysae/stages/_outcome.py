@@ -93,5 +93,5 @@ class Outcome:
     def remove(self) -> None:
         """Remove the work directory's files: the artifact is finished."""
         with suppress(StorageError):
-            for entry in list(self.work.entries()):
-                self.work.delete(entry.key)
+            self.work.remove([entry.key for entry in self.work.entries()])
+            self.work.prune()

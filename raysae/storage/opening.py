@@ -113,6 +113,7 @@ def _delete_probe(directory: Directory, name: str) -> None:
     """Remove the probe, or warn: a storage that keeps everything can be worked with."""
     try:
         directory.delete(name)
+        directory.prune()
     except StorageError as error:
         sys.stdout.write(
             f"storage: warning: nothing can be deleted, so checkpoints and probes stay ({error})\n"

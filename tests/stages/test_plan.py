@@ -68,7 +68,7 @@ def test_printing_a_plan_makes_nothing(chain: Chain, capsys: pytest.CaptureFixtu
     assert [line.split()[:2] for line in lines] == [["plan:", name] for name in names]
     assert re.search(r"sae_corpus +64 rows, 100% usable", lines[0])
     assert re.search(r"corpus +96 rows", lines[1])
-    assert contents(path_of(chain.root)) == {}
+    assert list(contents(path_of(chain.root))) == ["raysae.json"]
 
 
 def test_only_what_is_made_is_planned(chain: Chain, capsys: pytest.CaptureFixture[str]) -> None:

@@ -229,7 +229,7 @@ SPOILED = [
     (without_safetensors, 2, "has no *.safetensors file"),
     (without_model, 2, "is neither a directory nor a shipped model"),
     (too_deep, 2, "layer: 50"),
-    (below_a_file, 2, "cannot be written"),
+    (below_a_file, 2, "cannot hold artifacts"),
 ]
 
 
