@@ -233,8 +233,10 @@ def _restore(trainer: SaeTrainer, checkpoints: Checkpoints, rank: int) -> list[d
 def _save(trainer: SaeTrainer, history: list[dict[str, float]], checkpoints: Checkpoints) -> None:
     """Publish a checkpoint: every rank has the same state, so one of them writes it."""
     token = uuid.uuid4().hex
-    with (checkpoints.directory / token).writing(STATE_FILE) as path:
-        torch.save({"trainer": trainer.state_dict(copies=False), "history": history}, path)
+    state = {"trainer": trainer.state_dict(copies=False), "history": history}
+    # torch refuses to open names that begin with a dot itself.
+    with (checkpoints.directory / token).writing(STATE_FILE) as path, path.open("wb") as file:
+        torch.save(state, file)
     checkpoints.publish(token, trainer.steps_done)
 
 

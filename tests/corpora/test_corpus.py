@@ -11,12 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raysae.artifacts import ShardSpec
+from raysae.artifacts import Publication, ShardSpec
 from raysae.corpora import Corpus, CorpusSettings, open_corpus
 from raysae.errors import DataError
 from raysae.sample import Sample
 from raysae.stages.select import _write_rows
 from tests.corpora.rows import IMAGE_TYPE, SCHEMA, row, write_rows
+from tests.storages import at
 
 
 def opened(path: Path) -> Corpus:
@@ -74,9 +75,9 @@ def test_a_large_row_group_is_decoded_once(tmp_path: Path, monkeypatch: pytest.M
     assert [sample.ordinal for sample in corpus.all_samples()] == list(range(300))
     assert sum(decoded) == 300
     decoded.clear()
-    _write_rows(corpus, np.array([3, 170, 299]), tmp_path / "kept")
+    (name,) = _write_rows(corpus, np.array([3, 170, 299]), Publication(at(tmp_path)))
     assert sum(decoded) == 300
-    kept = pq.read_table(tmp_path / "kept")
+    kept = pq.read_table(tmp_path / name)
     assert questions(kept) == ["q3", "q170", "q299"]
     assert kept.schema == corpus.schema
 

@@ -43,11 +43,7 @@ def test_a_shard_is_read_whole_or_the_rows_that_are_wanted(corpus: Corpus, tmp_p
     everything = list(corpus.all_samples())
 
     def read(task: ShardTask) -> Sequence[Sample | Rejection]:
-        return pickle.loads(
-            _pool._read_shard(_pool._to_row(task), corpus, Attempts(at(tmp_path), "read"))[
-                "samples"
-            ]
-        )
+        return pickle.loads(_pool._read_shard(_pool._to_row(task), corpus, attempts)["samples"])
 
     assert read(ShardTask(first)) == everything[:6]
     assert read(ShardTask(second)) == everything[6:]

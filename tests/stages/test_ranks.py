@@ -60,4 +60,4 @@ def test_ranks_that_never_fit_are_refused_instead_of_waited_for(tmp_path: Path) 
         SettingsError,
         match=r"^train\.workers: 5 rank\(s\) of 0\.5 CPUs .* 2 CPUs .*or train\.cpus_per_worker",
     ):
-        run_ranks(note_start, {}, ranks(5), tmp_path)  # type: ignore[arg-type]
+        run_ranks(note_start, {}, ranks(5))  # type: ignore[arg-type]
