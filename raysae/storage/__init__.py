@@ -7,12 +7,13 @@ docs/storage.md is the contract.
 from raysae.storage.backend import Backend, Entry, Upload
 from raysae.storage.directory import Directory, as_number, parse_json, to_json
 from raysae.storage.opening import FORMAT_VERSION, MARKER, check_format, open_storage, storage_at
-from raysae.storage.temporaries import is_temporary, writer_is_dead
+from raysae.storage.temporaries import TEMPORARY_PREFIX, is_temporary, writer_is_dead
 from raysae.storage.uris import check_name
 
 __all__ = [
     "FORMAT_VERSION",
     "MARKER",
+    "TEMPORARY_PREFIX",
     "Backend",
     "Directory",
     "Entry",
