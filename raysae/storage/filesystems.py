@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -25,9 +23,6 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         }
     },
 }
-
-_TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")
-"""Under which name a listing tells when an object was written, by client."""
 
 
 @lru_cache(maxsize=16)
@@ -51,16 +46,3 @@ def object_filesystem(scheme: str, setting: str = "storage") -> Any:
             f"{setting}: {scheme}:// needs a client that is not installed ({error}); install it "
             f"with pip install 'raysae[{EXTRAS[scheme]}]' on every node."
         ) from error
-
-
-def modified_at(about: dict[str, Any]) -> float:
-    """Return when an object was written, in seconds by the store's clock; NaN if it is not told."""
-    for name in _TIMES:
-        value = about.get(name)
-        if isinstance(value, datetime):
-            return value.timestamp()
-        if isinstance(value, str):
-            return datetime.fromisoformat(value).timestamp()
-        if isinstance(value, int | float):
-            return float(value)
-    return math.nan

@@ -6,15 +6,17 @@ joins in the last one; nothing is ever streamed into its name, and nothing renam
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from raysae.storage.backend import Entry, Upload
-from raysae.storage.filesystems import modified_at, object_filesystem
+from raysae.storage.filesystems import object_filesystem
 from raysae.storage.node_cache import open_cached
 from raysae.storage.retry import retrying
 from raysae.storage.s3_requests import S3Requests
@@ -31,6 +33,9 @@ READ_AT_ONCE = 256
 
 _PIECE_BYTES = 16 << 20
 """Bytes of one request of `stream`."""
+
+_TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")
+"""Under which name a listing tells when an object was written, by client."""
 
 
 class ObjectBackend:
@@ -175,7 +180,7 @@ class ObjectBackend:
         except FileNotFoundError:
             return []
         return [
-            Entry(name.removeprefix(root), int(about["size"]), modified_at(about))
+            Entry(name.removeprefix(root), int(about["size"]), _modified(about))
             for name, about in listed.items()
             if about["type"] == "file" and name.startswith(root)
         ]
@@ -257,3 +262,16 @@ class ObjectBackend:
     def free_bytes(self) -> int | None:
         """Object stores tell of no bound."""
         return None
+
+
+def _modified(about: dict[str, Any]) -> float:
+    """Return when an object was written, in seconds by the store's clock; NaN if it is not told."""
+    for name in _TIMES:
+        value = about.get(name)
+        if isinstance(value, datetime):
+            return value.timestamp()
+        if isinstance(value, str):
+            return datetime.fromisoformat(value).timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+    return math.nan

@@ -23,11 +23,11 @@ not tell a file's time, the file is young.
    unfinished and young, so it stays, whatever kind it is of; or, where the run makes no artifact
    (scoring does not) or has not begun it yet, in `uses/`, by `artifacts.using`.
 3. *Who comes at the same moment.* The reader first says that it uses an artifact, then looks
-   whether it is finished. Deletion first takes `metadata.json` away, then looks who uses what, and puts it
-   back where it is needed. Whichever is second notices the other: the reader finds the artifact
-   unfinished and makes it again, or it stays. Row groups alike: marks first, then uses and newer
-   manifests are looked up, then data files. An unfinished artifact is listed again before its first
-   file goes, and stays if anything in it has become young.
+   whether it is finished. Deletion first takes `metadata.json` away, then looks who uses what, and
+   puts it back where it is needed. Whichever is second notices the other: the reader finds the
+   artifact unfinished and makes it again, or it stays. Row groups alike: marks first, then uses and
+   newer manifests are looked up, then data files. An unfinished artifact is listed again before its
+   first file goes, and stays if anything in it has become young.
 4. *Should all of this fail* (no use was announced, a run was silent for a week), nothing false
    results: marks and metadata go before what they list, and readers compare sizes, so that the
    worst is a run that ends with an error and makes again what is gone when it is started again.

@@ -20,7 +20,7 @@ from raysae.upkeep.score_garbage import (
     score_garbage,
     scored_with,
 )
-from raysae.upkeep.text import counted
+from raysae.upkeep.text import age_text, counted
 
 LEFT = "left"
 SCORE_FILES = "scores"
@@ -101,7 +101,7 @@ def plan_garbage(root: Directory, keep: Keep, clock: StorageClock) -> Plan:
         if survey is None:
             continue
         if found.name in doomed:
-            why = WHY[doomed[found.name]]
+            why = f"{WHY[doomed[found.name]]}, untouched for {_age(survey, clock)}"
             plan.items.append(Item(found.name, doomed[found.name], why, survey.files, survey.bytes))
         else:
             _add_left(plan, found.name, _left_in(found, survey, clock))
@@ -112,6 +112,10 @@ def plan_garbage(root: Directory, keep: Keep, clock: StorageClock) -> Plan:
     _add_uploads(plan, root, clock)
     plan.notes += [f"{name} is no artifact of raysae's; left alone" for name in strangers(root)]
     return plan
+
+
+def _age(survey: FileSurvey, clock: StorageClock) -> str:
+    return age_text(clock.now - survey.touched)
 
 
 def nodes_of(

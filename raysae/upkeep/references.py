@@ -17,7 +17,7 @@ UNREFERENCED = "unreferenced"
 USED_UP = "used-up"
 
 WHY: Mapping[str, str] = {
-    ABANDONED: "unfinished, and nobody works on it",
+    ABANDONED: "unfinished",
     UNREFERENCED: "nothing that is kept was made from it",
     USED_UP: "every SAE that was trained on it is finished",
 }

@@ -82,7 +82,9 @@ def sharded(
     return made
 
 
-def row_group(start: int = 0, corpus: str = "corpus", scorer: str = "union", lineage: str = "l") -> RowGroup:
+def row_group(
+    start: int = 0, corpus: str = "corpus", scorer: str = "union", lineage: str = "l"
+) -> RowGroup:
     """A row group of ten rows."""
     return RowGroup(corpus, scorer, f"{lineage}-{corpus}-{scorer}", start, start + 10)
 
