@@ -38,7 +38,7 @@ def object_filesystem(scheme: str, setting: str = "storage", account: str = "") 
         account: Azure's storage account; the client's environment names it if empty.
 
     Raises:
-        SettingsError: Its client is not installed.
+        SettingsError: Its client is not installed, or finds no credentials.
     """
     return _filesystem_of(os.getpid(), scheme, setting, account)
 
@@ -55,4 +55,9 @@ def _filesystem_of(pid: int, scheme: str, setting: str, account: str) -> Any:  #
         raise SettingsError(
             f"{setting}: {scheme}:// needs a client that is not installed ({error}); install it "
             f"with pip install 'raysae[{EXTRAS[scheme]}]' on every node."
+        ) from error
+    except ValueError as error:
+        raise SettingsError(
+            f"{setting}: the client of {scheme}:// cannot be opened ({error}); set its environment "
+            "variables on every node."
         ) from error

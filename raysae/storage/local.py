@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -217,7 +217,8 @@ class LocalBackend:
     @_one_sentence
     def delete(self, key: str) -> None:
         """Remove a file, if it is there."""
-        self._posix.unlink(self.root / key)
+        with suppress(NotADirectoryError, IsADirectoryError):
+            self._posix.unlink(self.root / key)
 
     @_one_sentence
     def open_copy(self, key: str) -> int:
