@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from typing import Any
 
@@ -25,8 +26,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@lru_cache(maxsize=16)
-def object_filesystem(scheme: str, setting: str = "storage") -> Any:
+def object_filesystem(scheme: str, setting: str = "storage", account: str = "") -> Any:
     """Return the fsspec file system of an object store: one for each process.
 
     Nothing is cached between calls: another process may have written meanwhile. Credentials,
@@ -35,14 +35,29 @@ def object_filesystem(scheme: str, setting: str = "storage") -> Any:
     Args:
         scheme: A key of `raysae.storage.uris.EXTRAS`.
         setting: The setting that names the store, for messages.
+        account: Azure's storage account; the client's environment names it if empty.
 
     Raises:
-        SettingsError: Its client is not installed.
+        SettingsError: Its client is not installed, or finds no credentials.
     """
+    return _filesystem_of(os.getpid(), scheme, setting, account)
+
+
+@lru_cache(maxsize=16)
+def _filesystem_of(pid: int, scheme: str, setting: str, account: str) -> Any:  # noqa: ARG001
+    """Open a client; a process that was forked cannot use its parent's, whose thread it lacks."""
+    options = dict(_OPTIONS.get(scheme, {}))
+    if account:
+        options["account_name"] = account
     try:
-        return fsspec.filesystem(scheme, use_listings_cache=False, **_OPTIONS.get(scheme, {}))
+        return fsspec.filesystem(scheme, use_listings_cache=False, **options)
     except ImportError as error:
         raise SettingsError(
             f"{setting}: {scheme}:// needs a client that is not installed ({error}); install it "
             f"with pip install 'raysae[{EXTRAS[scheme]}]' on every node."
+        ) from error
+    except ValueError as error:
+        raise SettingsError(
+            f"{setting}: the client of {scheme}:// cannot be opened ({error}); set its environment "
+            "variables on every node."
         ) from error

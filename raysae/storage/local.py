@@ -7,12 +7,14 @@ the directory is synced.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from raysae.errors import StorageError
 from raysae.storage.backend import Entry, Upload
@@ -25,29 +27,33 @@ Result = TypeVar("Result")
 
 _FULL = {errno.ENOSPC: "is full", errno.EDQUOT: "has reached its quota"}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_DIRECTORY_ATTEMPTS = 100
+_PRUNED_AT_MOST = 20
 _PIECE_BYTES = 4 << 20
 _NO_LINKS = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
-def _one_sentence(call: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+def _one_sentence(
+    call: Callable[Concatenate[LocalBackend, Arguments], Result],
+) -> Callable[Concatenate[LocalBackend, Arguments], Result]:
     """Turn what the system says into one sentence; a missing file stays a `FileNotFoundError`."""
 
     @wraps(call)
-    def checked(*arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
+    def checked(
+        backend: LocalBackend, /, *arguments: Arguments.args, **named: Arguments.kwargs
+    ) -> Result:
         try:
-            return call(*arguments, **named)
+            return call(backend, *arguments, **named)
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise explained(error) from error
+            raise explained(error, backend.root) from error
 
     return checked
 
 
-def explained(error: OSError) -> StorageError:
+def explained(error: OSError, root: Path) -> StorageError:
     """Say what an error of the system means for a storage, and what can be done."""
-    where = error.filename2 or error.filename or "the storage"
+    where = error.filename2 or error.filename or root
     if error.errno in _FULL:
         return StorageError(
             f"storage: the disk of {where} {_FULL[error.errno]}; free some space or name another "
@@ -64,6 +70,28 @@ def explained(error: OSError) -> StorageError:
     )
 
 
+def _again_if_pruned(call: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Call again where a directory that was there or just made is gone: `prune` was faster."""
+
+    @wraps(call)
+    def persistent(*arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
+        for _ in range(_PRUNED_AT_MOST):
+            with suppress(FileNotFoundError):
+                return call(*arguments, **named)
+        return call(*arguments, **named)
+
+    return persistent
+
+
+@contextmanager
+def _no_file(key: str) -> Iterator[None]:
+    """A directory, or what would lie below a file, is no file: as in object stores."""
+    try:
+        yield
+    except (NotADirectoryError, IsADirectoryError) as error:
+        raise FileNotFoundError(key) from error
+
+
 class LocalBackend:
     """A directory, by `raysae.storage.backend.Backend`.
 
@@ -75,6 +103,7 @@ class LocalBackend:
     def __init__(self, root: Path, posix: Posix | None = None) -> None:
         self.root = root
         self._posix = posix or Posix()
+        self._durable: set[Path] = set()
 
     def __str__(self) -> str:
         return str(self.root)
@@ -84,23 +113,26 @@ class LocalBackend:
         return str(self.root / key)
 
     @_one_sentence
+    @_again_if_pruned
     def scratch(self, key: str) -> Path:
-        """Return the path of an empty temporary file beside `key`, on the same file system.
-
-        The file keeps its directory from being taken for one that nobody needs (`prune`).
-        """
+        """Return a temporary path beside `key`, on the same file system."""
         directory = (self.root / key).parent
-        for _ in range(_DIRECTORY_ATTEMPTS):
-            temporary = directory / temporary_name()
-            try:
-                self._posix.make_directory(directory)
-                self._posix.write(temporary, b"")
-            except FileNotFoundError:
-                continue  # the directory was pruned at this very moment
-            return temporary
-        raise StorageError(
-            f"storage: {directory} vanishes whenever it is made; see who removes it and run again."
-        )
+        self._make_directory(directory)
+        return directory / temporary_name()
+
+    def _make_directory(self, directory: Path) -> None:
+        """Create a directory and its parents, if they are not there, and make their names durable.
+
+        Those below the root too that are there: another process may have created them just now.
+        """
+        there = self._posix.is_directory(directory)
+        if there and (directory in self._durable or self.root not in directory.parents):
+            return
+        self._make_directory(directory.parent)
+        if not there:
+            self._posix.make_directory(directory)
+        self._posix.sync_directory(directory.parent)
+        self._durable.add(directory)
 
     @_one_sentence
     def put_file(self, local: Path, key: str) -> None:
@@ -115,6 +147,7 @@ class LocalBackend:
         self._posix.sync_directory(final.parent)
 
     @_one_sentence
+    @_again_if_pruned
     def put_bytes(self, key: str, data: bytes) -> None:
         """Publish some bytes."""
         temporary = self.scratch(key)
@@ -128,13 +161,24 @@ class LocalBackend:
         self._posix.sync_directory(temporary.parent)
 
     @_one_sentence
+    @_again_if_pruned
     def create(self, key: str, data: bytes) -> bool:
         """Publish some bytes unless the name is taken: a hard link fails then, in one step."""
         temporary = self.scratch(key)
         try:
             self._posix.write(temporary, data)
             self._posix.sync_file(temporary)
-            self._posix.link(temporary, self.root / key)
+            created = self._link(temporary, self.root / key)
+        finally:
+            self._posix.unlink(temporary)
+        # Of another process' file too: what it says must not be undone by a loss of power.
+        self._posix.sync_directory(temporary.parent)
+        return created or self._holds(key, data)
+
+    def _link(self, source: Path, target: Path) -> bool:
+        """Give a file a second name; False if it is taken."""
+        try:
+            self._posix.link(source, target)
         except FileExistsError:
             return False
         except OSError as error:
@@ -144,18 +188,20 @@ class LocalBackend:
                     "runs apart; name a storage on another file system, or an object store."
                 ) from error
             raise
-        finally:
-            self._posix.unlink(temporary)
-        self._posix.sync_directory(temporary.parent)
         return True
+
+    def _holds(self, key: str, data: bytes) -> bool:
+        """Whether a file, if it is still there, has this content."""
+        try:
+            return self._posix.read(self.root / key) == data
+        except (FileNotFoundError, IsADirectoryError):
+            return False
 
     @_one_sentence
     def read(self, key: str) -> bytes:
         """Return a file's bytes."""
-        try:
+        with _no_file(key):
             return self._posix.read(self.root / key)
-        except NotADirectoryError as error:
-            raise FileNotFoundError(key) from error
 
     def read_many(self, keys: Sequence[str]) -> Iterator[bytes | None]:
         """Yield files' bytes in order, None where there is no file."""
@@ -181,7 +227,7 @@ class LocalBackend:
             for path, size, modified in self._posix.files(self.root / prefix):
                 yield Entry(path.relative_to(self.root).as_posix(), size, modified)
         except OSError as error:
-            raise explained(error) from error
+            raise explained(error, self.root) from error
 
     @_one_sentence
     def directories(self, prefix: str) -> list[str]:
@@ -191,7 +237,8 @@ class LocalBackend:
     @_one_sentence
     def delete(self, key: str) -> None:
         """Remove a file, if it is there."""
-        self._posix.unlink(self.root / key)
+        with suppress(NotADirectoryError, IsADirectoryError):
+            self._posix.unlink(self.root / key)
 
     @_one_sentence
     def remove(self, keys: Sequence[str]) -> None:
@@ -217,26 +264,30 @@ class LocalBackend:
     def stream(self, key: str) -> Iterator[memoryview]:
         """Yield a file's bytes, all in one buffer that each piece overwrites."""
         buffer = memoryview(bytearray(_PIECE_BYTES))
-        try:
-            with (self.root / key).open("rb", buffering=0) as file:
-                while count := file.readinto(buffer):
-                    yield buffer[:count]
-        except NotADirectoryError as error:
-            raise FileNotFoundError(key) from error
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise explained(error) from error
+        descriptor = self.open_copy(key)
+        with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - of a descriptor
+            while count := self._next_piece(file, buffer):
+                yield buffer[:count]
+
+    @_one_sentence
+    def _next_piece(self, file: io.FileIO, buffer: memoryview) -> int:
+        return file.readinto(buffer) or 0
 
     @_one_sentence
     def open_copy(self, key: str) -> int:
         """Open the file itself."""
-        return os.open(self.root / key, os.O_RDONLY)
+        with _no_file(key), (self.root / key).open("rb") as file:
+            return os.dup(file.fileno())
 
     @_one_sentence
     def fetch(self, key: str, target: Path) -> None:
         """Copy a file."""
-        shutil.copyfile(self.root / key, target)
+        try:
+            with _no_file(key):
+                shutil.copyfile(self.root / key, target)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
 
     @_one_sentence
     def free_bytes(self) -> int | None:

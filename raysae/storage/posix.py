@@ -7,6 +7,7 @@ was not yet synced.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -70,13 +71,13 @@ class Posix:
         """Remove a file, if it is there."""
         path.unlink(missing_ok=True)
 
+    def is_directory(self, path: Path) -> bool:
+        """Whether there is a directory of that name."""
+        return path.is_dir()
+
     def make_directory(self, directory: Path) -> None:
-        """Create a directory and its parents durably, if they are not there."""
-        if directory.is_dir():
-            return
-        self.make_directory(directory.parent)
+        """Create a directory in one that exists, unless another process was faster."""
         directory.mkdir(exist_ok=True)
-        self.sync_directory(directory.parent)
 
     def read(self, path: Path) -> bytes:
         """Return a file's bytes.
@@ -87,29 +88,29 @@ class Posix:
         return path.read_bytes()
 
     def stat(self, path: Path) -> FileStat | None:
-        """Return what is known of a file; None if there is none."""
+        """Return what is known of a file; None if there is none, or a directory."""
         try:
             status = path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        if not stat.S_ISREG(status.st_mode):
+            return None
         return FileStat(path, status.st_size, status.st_mtime)
 
     def files(self, directory: Path) -> Iterator[FileStat]:
-        """Yield all files below a directory, in order of their names.
+        """Yield all files below a directory, in order of their paths.
 
         Links to other directories are not followed; what vanishes meanwhile is left out.
         """
         try:
             with os.scandir(directory) as listing:
-                entries = sorted(listing, key=lambda entry: entry.name)
-        except FileNotFoundError:
+                entries = sorted((_in_paths(entry), entry.path) for entry in listing)
+        except (FileNotFoundError, NotADirectoryError):
             return
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from self.files(Path(entry.path))
-            elif entry.is_symlink() and entry.is_dir():
-                continue  # it would be taken for a file, and removed as one
-            elif (found := self.stat(Path(entry.path))) is not None:
+        for name, path in entries:
+            if name.endswith("/"):
+                yield from self.files(Path(path))
+            elif (found := self.stat(Path(path))) is not None:
                 yield found
 
     def directories(self, directory: Path) -> list[str]:
@@ -117,5 +118,10 @@ class Posix:
         try:
             with os.scandir(directory) as listing:
                 return sorted(entry.name for entry in listing if entry.is_dir())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
+
+
+def _in_paths(entry: os.DirEntry[str]) -> str:
+    """Return an entry's name as it stands in paths, so that `a-b` comes before `a/b`."""
+    return f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name

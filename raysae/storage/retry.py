@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from raysae.errors import StorageError
+from raysae.errors import RaysaeError, StorageError
 
 Result = TypeVar("Result")
 
@@ -18,7 +18,7 @@ FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0
 """Pauses double; with random lengths, so that many actors do not come back at the same moment."""
 
-FINAL = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, StorageError)
+FINAL = (FileNotFoundError, FileExistsError, IsADirectoryError, RaysaeError)
 """Answers, not failures: asking again would not change them."""
 
 _CLIENTS = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "azure", "asyncio", "builtins")
@@ -39,27 +39,57 @@ def retrying(what: str, call: Callable[[], Result]) -> Result:
     for attempt in range(ATTEMPTS):
         try:
             return call()
-        except PermissionError as error:
-            raise StorageError(
-                f"storage: {what}: denied ({_reason(error)}); allow it to this job's credentials "
-                "and run again."
-            ) from error
         except FINAL:
             raise
         except Exception as error:
-            if type(error).__name__ in _NO_CREDENTIALS:
+            _raise_answer(what, error)
+            if not may_pass(error):
                 raise StorageError(
-                    f"storage: {what}: there are no credentials ({_reason(error)}); set them in "
-                    "the environment of every node and run again."
+                    f"storage: {what} ({_reason(error)}); check the store and run again."
                 ) from error
-            if not may_pass(error) or attempt == ATTEMPTS - 1:
+            if attempt == ATTEMPTS - 1:
                 raise StorageError(
-                    f"storage: {what} ({_reason(error)}, {attempt + 1} times); check the store and "
+                    f"storage: {what} ({_reason(error)}, {ATTEMPTS} times); check the store and "
                     "run again: what is finished is kept."
                 ) from error
         longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**attempt)
         time.sleep(longest * random.uniform(0.5, 1))
     raise AssertionError("unreachable")
+
+
+def _raise_answer(what: str, error: Exception) -> None:
+    """Raise what an error means if it is an answer of the store's, in its client's own words."""
+    if type(error).__name__ in _NO_CREDENTIALS:
+        raise StorageError(
+            f"storage: {what}: there are no credentials ({_reason(error)}); set them in the "
+            "environment of every node and run again."
+        ) from error
+    status = _status(error)
+    if isinstance(error, PermissionError) or status in {401, 403}:
+        raise StorageError(
+            f"storage: {what}: denied ({_reason(error)}); allow it to this job's credentials and "
+            "run again."
+        ) from error
+    if status == 404:
+        raise FileNotFoundError(_reason(error)) from error
+    if status == 412:
+        raise FileExistsError(_reason(error)) from error
+
+
+def _status(error: Exception) -> int | None:
+    """Return the HTTP status that made a client raise an error, if it is to be found.
+
+    s3fs raises a plain OSError for 412 where the store does not repeat the condition (MinIO),
+    gcsfs one for 403, and adlfs hands on what Azure's library raises.
+    """
+    if isinstance(error, OSError) and str(error).startswith("Forbidden: "):
+        return 403
+    response = getattr(error.__cause__, "response", None)
+    if isinstance(response, dict):
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    else:
+        status = getattr(error, "status_code", getattr(error, "code", None))
+    return status if isinstance(status, int) else None
 
 
 def may_pass(error: Exception) -> bool:

@@ -34,7 +34,19 @@ def writer_is_dead(name: str) -> bool:
     found = _OWNED.match(name.rsplit("/", 1)[-1])
     if found is None or found[1] != _machine():
         return False
-    return _started(int(found[2])) != int(found[3])
+    pid, started = int(found[2]), _started(int(found[2]))
+    return _is_gone(pid) if started is None else started != int(found[3])
+
+
+def _is_gone(pid: int) -> bool:
+    """Whether there is no process of that number, of another user's neither."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 @lru_cache(maxsize=8)
@@ -63,8 +75,18 @@ def _machine() -> str:
     system tells neither, the process is taken for a machine of its own.
     """
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
         processes = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
+        processes = ""
+    if not (processes and boot_id()):
         return uuid.uuid4().hex[:8]
-    return hashlib.sha256(f"{boot}{processes}".encode()).hexdigest()[:8]
+    return hashlib.sha256(f"{boot_id()}{processes}".encode()).hexdigest()[:8]
+
+
+@lru_cache(maxsize=1)
+def boot_id() -> str:
+    """Return what differs between machines and their starts; empty where the system has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+    except OSError:
+        return ""

@@ -34,14 +34,23 @@ class ObjectUri:
         scheme: A key of `EXTRAS`.
         bucket: Its name.
         prefix: What keys begin with, without slashes at the ends; may be empty.
+        host: Azure's storage account as a host name, if the URI has one:
+            `abfs://container@account.dfs.core.windows.net/prefix`.
     """
 
     scheme: str
     bucket: str
     prefix: str
+    host: str = ""
 
     def __str__(self) -> str:
-        return f"{self.scheme}://{self.path}"
+        bucket = f"{self.bucket}@{self.host}" if self.host else self.bucket
+        return f"{self.scheme}://{bucket}/{self.prefix}".removesuffix("/")
+
+    @property
+    def account(self) -> str:
+        """Azure's storage account; empty if the environment names it."""
+        return self.host.partition(".")[0]
 
     @property
     def path(self) -> str:
@@ -62,8 +71,13 @@ def parse_uri(uri: str, setting: str = "storage") -> LocalUri | ObjectUri:
     Raises:
         SettingsError: Another scheme, no absolute path, no bucket, or something that no key has.
     """
+    if not uri or any(ord(letter) < 32 for letter in uri):
+        raise SettingsError(
+            f"{setting}: {uri!r} is empty or has a control character in it; name a directory, or "
+            "s3://, gs:// or abfs:// with bucket and prefix."
+        )
     if "://" not in uri:
-        return LocalUri(_absolute(Path(uri).expanduser()))
+        return LocalUri(_plain_path(uri, setting))
     scheme = uri.split("://", 1)[0].lower()
     if scheme == "file":
         return LocalUri(_file_path(uri, setting))
@@ -73,6 +87,18 @@ def parse_uri(uri: str, setting: str = "storage") -> LocalUri | ObjectUri:
             "directory, or s3://, gs:// or abfs:// with bucket and prefix."
         )
     return _object_uri(uri, scheme, setting)
+
+
+def _plain_path(path: str, setting: str) -> Path:
+    scheme, colon, _ = path.partition(":/")
+    if colon and scheme.lower() in {*EXTRAS, "file"}:
+        raise SettingsError(f"{setting}: {path!r} lacks a slash; write {scheme}:// with two.")
+    try:
+        return _absolute(Path(path).expanduser())
+    except RuntimeError as error:
+        raise SettingsError(
+            f"{setting}: {path!r} names a home directory that is not known ({error}); write it out."
+        ) from error
 
 
 def _absolute(path: Path) -> Path:
@@ -87,12 +113,18 @@ def _file_path(uri: str, setting: str) -> Path:
             f"{setting}: {uri!r} names no absolute path of this machine; write file:///path, with "
             "three slashes, or the path alone."
         )
+    if "?" in uri or "#" in uri:
+        raise SettingsError(
+            f"{setting}: {uri!r} has ? or # in it, which end the path in a URI; write %3F or %23, "
+            "or the path alone."
+        )
     return _absolute(Path(unquote(parts.path)))
 
 
 def _object_uri(uri: str, scheme: str, setting: str) -> ObjectUri:
-    bucket, _, prefix = uri.split("://", 1)[1].partition("/")
-    if ("@" in bucket and scheme not in {"abfs", "abfss"}) or ":" in bucket:
+    place, _, prefix = uri.split("://", 1)[1].partition("/")
+    bucket, _, host = place.partition("@")
+    if ("@" in place and scheme not in {"abfs", "abfss"}) or ":" in place:
         # The URI itself may hold a secret, so it is not repeated.
         raise SettingsError(
             f"{setting}: the {scheme} URI holds a user, a password or a port; leave them out and "
@@ -101,12 +133,12 @@ def _object_uri(uri: str, scheme: str, setting: str) -> ObjectUri:
     parts = prefix.strip("/").split("/") if prefix.strip("/") else []
     if not bucket:
         raise SettingsError(f"{setting}: {uri!r} names no bucket; write {scheme}://bucket/prefix.")
-    if any(part in {"", ".", ".."} for part in parts) or any(c in uri for c in "?#*\x00\\"):
+    if any(part in {"", ".", ".."} for part in parts) or any(c in uri for c in "?#*[]\\"):
         raise SettingsError(
-            f"{setting}: {uri!r} has an empty part, '.', '..' or one of ? # * \\ in it, which "
+            f"{setting}: {uri!r} has an empty part, '.', '..' or one of ? # * [ ] \\ in it, which "
             "stores and their clients read differently; name another prefix."
         )
-    return ObjectUri(scheme, bucket, "/".join(parts))
+    return ObjectUri(scheme, bucket, "/".join(parts), host)
 
 
 def check_name(name: str) -> str:
@@ -115,12 +147,12 @@ def check_name(name: str) -> str:
     Names come from marks and manifests too, which anybody who can write the storage can change.
 
     Raises:
-        StorageError: It is empty or absolute, or has `.`, `..`, an empty part, a backslash or a
-            control character in it.
+        StorageError: It is empty or absolute, or has `.`, `..`, an empty part, a backslash, a
+            control character or half of a character in it.
     """
     parts = name.split("/")
     if any(part in {"", ".", ".."} for part in parts) or any(
-        ord(letter) < 32 or letter == "\\" for letter in name
+        ord(letter) < 32 or letter == "\\" or 0xD800 <= ord(letter) < 0xE000 for letter in name
     ):
         raise StorageError(
             f"{name!r} is no name below a storage; the file that holds it is damaged or forged: "
