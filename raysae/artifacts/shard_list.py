@@ -36,6 +36,11 @@ _PREFIX = "shards-"
 _ROWS_AT_ONCE = 4096
 
 
+def is_shard_list(name: str) -> bool:
+    """Whether a file that an artifact's metadata lists is its table of shards."""
+    return name.startswith(_PREFIX) and name.endswith(".parquet")
+
+
 def write_shard_list(
     directory: Directory, shards: Iterable[ShardSpec], marks: Iterable[Mapping[str, Any]]
 ) -> FileRecord:
@@ -79,7 +84,7 @@ def listed_files(directory: Directory, files: Sequence[FileRecord]) -> Iterator[
         files: Those that its metadata lists; without a table among them there is nothing to yield.
     """
     for file in files:
-        if file.name.startswith(_PREFIX):
+        if is_shard_list(file.name):
             with pq.ParquetFile(pa.BufferReader(directory.read_bytes(file.name))) as table:
                 columns = ("name", "size", "sha256")
                 for batch in table.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
@@ -116,7 +121,7 @@ def shard_files(directory: Directory, files: Sequence[FileRecord]) -> Iterator[L
     """
     columns = ["shard", "rows", "rejected", "name", "size", "sha256"]
     for listed in files:
-        if not listed.name.startswith(_PREFIX):
+        if not is_shard_list(listed.name):
             continue
         data = directory.read_bytes(listed.name)
         try:

@@ -27,7 +27,8 @@ def using(root: Directory, names: Sequence[str]) -> Iterator[None]:
 
     Args:
         root: The storage.
-        names: The artifacts, as `<kind>/<id>`.
+        names: The artifacts, as `<kind>/<id>`; `scores` for the score table, by whoever writes it
+            or reads row groups that no manifest may list.
     """
     name = f"{uuid.uuid4().hex}.json"
     directory = root / USES

@@ -32,7 +32,7 @@ def parse_json(data: bytes, where: str) -> dict[str, Any]:
     """
     try:
         value = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is damaged ({error}); delete it and run again.") from error
     if not isinstance(value, dict):
         raise DataError(f"{where} holds no JSON object; delete it and run again.")

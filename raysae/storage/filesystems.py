@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import os
-from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -27,9 +25,6 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     },
 }
 
-_TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")
-"""Under which name a listing tells when an object was written, by client."""
-
 
 def object_filesystem(scheme: str, setting: str = "storage", account: str = "") -> Any:
     """Return the fsspec file system of an object store: one for each process.
@@ -43,7 +38,7 @@ def object_filesystem(scheme: str, setting: str = "storage", account: str = "") 
         account: Azure's storage account; the client's environment names it if empty.
 
     Raises:
-        SettingsError: Its client is not installed.
+        SettingsError: Its client is not installed, or finds no credentials.
     """
     return _filesystem_of(os.getpid(), scheme, setting, account)
 
@@ -61,16 +56,8 @@ def _filesystem_of(pid: int, scheme: str, setting: str, account: str) -> Any:  #
             f"{setting}: {scheme}:// needs a client that is not installed ({error}); install it "
             f"with pip install 'raysae[{EXTRAS[scheme]}]' on every node."
         ) from error
-
-
-def modified_at(about: dict[str, Any]) -> float:
-    """Return when an object was written, in seconds by the store's clock; NaN if it is not told."""
-    for name in _TIMES:
-        value = about.get(name)
-        if isinstance(value, datetime):
-            return value.timestamp()
-        if isinstance(value, str):
-            return datetime.fromisoformat(value).timestamp()
-        if isinstance(value, int | float):
-            return float(value)
-    return math.nan
+    except ValueError as error:
+        raise SettingsError(
+            f"{setting}: the client of {scheme}:// cannot be opened ({error}); set its environment "
+            "variables on every node."
+        ) from error

@@ -7,10 +7,11 @@ the directory is synced.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -26,7 +27,7 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_DIRECTORY_ATTEMPTS = 100
+_PRUNED_AT_MOST = 20
 _PIECE_BYTES = 4 << 20
 _NO_LINKS = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
@@ -66,6 +67,19 @@ def explained(error: OSError, root: Path) -> StorageError:
     )
 
 
+def _again_if_pruned(call: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Call again where a directory that was there or just made is gone: `prune` was faster."""
+
+    @wraps(call)
+    def persistent(*arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
+        for _ in range(_PRUNED_AT_MOST):
+            with suppress(FileNotFoundError):
+                return call(*arguments, **named)
+        return call(*arguments, **named)
+
+    return persistent
+
+
 @contextmanager
 def _no_file(key: str) -> Iterator[None]:
     """A directory, or what would lie below a file, is no file: as in object stores."""
@@ -96,23 +110,12 @@ class LocalBackend:
         return str(self.root / key)
 
     @_one_sentence
+    @_again_if_pruned
     def scratch(self, key: str) -> Path:
-        """Return the path of an empty temporary file beside `key`, on the same file system.
-
-        The file keeps its directory from being taken for one that nobody needs (`prune`).
-        """
+        """Return a temporary path beside `key`, on the same file system."""
         directory = (self.root / key).parent
-        for _ in range(_DIRECTORY_ATTEMPTS):
-            temporary = directory / temporary_name()
-            try:
-                self._make_directory(directory)
-                self._posix.write(temporary, b"")
-            except FileNotFoundError:
-                continue  # the directory was pruned at this very moment
-            return temporary
-        raise StorageError(
-            f"storage: {directory} vanishes whenever it is made; see who removes it and run again."
-        )
+        self._make_directory(directory)
+        return directory / temporary_name()
 
     def _make_directory(self, directory: Path) -> None:
         """Create a directory and its parents, if they are not there, and make their names durable.
@@ -141,6 +144,7 @@ class LocalBackend:
         self._posix.sync_directory(final.parent)
 
     @_one_sentence
+    @_again_if_pruned
     def put_bytes(self, key: str, data: bytes) -> None:
         """Publish some bytes."""
         temporary = self.scratch(key)
@@ -154,20 +158,20 @@ class LocalBackend:
         self._posix.sync_directory(temporary.parent)
 
     @_one_sentence
+    @_again_if_pruned
     def copy(self, source: str, key: str) -> None:
         """Publish a file under a second name."""
         temporary = self.scratch(key)
-        second = temporary.with_name(temporary_name())
         try:
-            self._posix.link(self.root / source, second)
-            self._posix.replace(second, self.root / key)
+            self._posix.link(self.root / source, temporary)
+            self._posix.replace(temporary, self.root / key)
         finally:
             # Two names of one file are not replaced by each other.
-            self._posix.unlink(second)
             self._posix.unlink(temporary)
         self._posix.sync_directory(temporary.parent)
 
     @_one_sentence
+    @_again_if_pruned
     def create(self, key: str, data: bytes) -> bool:
         """Publish some bytes unless the name is taken: a hard link fails then, in one step."""
         temporary = self.scratch(key)
@@ -243,7 +247,8 @@ class LocalBackend:
     @_one_sentence
     def delete(self, key: str) -> None:
         """Remove a file, if it is there."""
-        self._posix.unlink(self.root / key)
+        with suppress(NotADirectoryError, IsADirectoryError):
+            self._posix.unlink(self.root / key)
 
     @_one_sentence
     def remove(self, keys: Sequence[str]) -> None:
@@ -269,16 +274,14 @@ class LocalBackend:
     def stream(self, key: str) -> Iterator[memoryview]:
         """Yield a file's bytes, all in one buffer that each piece overwrites."""
         buffer = memoryview(bytearray(_PIECE_BYTES))
-        try:
-            with (self.root / key).open("rb", buffering=0) as file:
-                while count := file.readinto(buffer):
-                    yield buffer[:count]
-        except NotADirectoryError as error:
-            raise FileNotFoundError(key) from error
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise explained(error, self.root) from error
+        descriptor = self.open_copy(key)
+        with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - of a descriptor
+            while count := self._next_piece(file, buffer):
+                yield buffer[:count]
+
+    @_one_sentence
+    def _next_piece(self, file: io.FileIO, buffer: memoryview) -> int:
+        return file.readinto(buffer) or 0
 
     @_one_sentence
     def open_copy(self, key: str) -> int:

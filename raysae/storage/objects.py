@@ -6,16 +6,21 @@ joins in the last one; nothing is ever streamed into its name, and nothing renam
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from functools import partial
+from glob import has_magic
 from pathlib import Path
 from typing import Any, TypeVar
 
+from raysae.errors import StorageError
 from raysae.storage.backend import Entry, Upload
-from raysae.storage.filesystems import modified_at, object_filesystem
-from raysae.storage.node_cache import open_cached
+from raysae.storage.filesystems import object_filesystem
+from raysae.storage.node_cache import DIRECTORY_VARIABLE, open_cached
 from raysae.storage.retry import retrying
 from raysae.storage.s3_requests import S3Requests
 from raysae.storage.temporaries import is_temporary, temporary_name, writer_is_dead
@@ -31,6 +36,9 @@ READ_AT_ONCE = 256
 
 _PIECE_BYTES = 16 << 20
 """Bytes of one request of `stream`."""
+
+_TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")
+"""Under which name a listing tells when an object was written, by client."""
 
 
 class ObjectBackend:
@@ -104,7 +112,10 @@ class ObjectBackend:
         try:
             self._do("created", key, lambda: self._fs.pipe_file(path, data, mode="create"))
         except FileExistsError:
-            return self.read(key) == data
+            try:
+                return self.read(key) == data
+            except FileNotFoundError:  # It was deleted just now.
+                return False
         return True
 
     def read(self, key: str) -> bytes:
@@ -121,20 +132,26 @@ class ObjectBackend:
         """Yield objects' bytes in order, None where there is none; many are read at once."""
         for start in range(0, len(keys), READ_AT_ONCE):
             part = keys[start : start + READ_AT_ONCE]
-            paths = [self._path(key) for key in part]
+            found = self._read_at_once(part)
+            for key in part:
+                data = found.get(self._path(key))
+                yield data if isinstance(data, bytes) else self._read_if_there(key)
 
-            def cat(paths: list[str] = paths) -> Any:
-                return self._fs.cat(paths, on_error="return", **self._one)
+    def _read_at_once(self, keys: Sequence[str]) -> dict[str, Any]:
+        """Return bytes or errors by path, but for keys that clients take for patterns."""
+        paths = [path for path in map(self._path, keys) if not has_magic(path)]
+        if not paths:
+            return {}
+        found = self._do(
+            "read", keys[0], lambda: self._fs.cat(paths, on_error="return", **self._one)
+        )
+        return found if isinstance(found, dict) else {paths[0]: found}
 
-            found = self._do("read", part[0], cat)
-            for key, path in zip(part, paths, strict=True):
-                data = found[path] if isinstance(found, dict) else found
-                if isinstance(data, bytes):
-                    yield data
-                elif isinstance(data, FileNotFoundError):
-                    yield None
-                else:
-                    yield self.read(key)
+    def _read_if_there(self, key: str) -> bytes | None:
+        try:
+            return self.read(key)
+        except FileNotFoundError:
+            return None
 
     def size(self, key: str) -> int | None:
         """Return an object's size."""
@@ -161,27 +178,27 @@ class ObjectBackend:
 
     @property
     def _s3(self) -> S3Requests | None:
-        """What only S3 is asked, if this is one."""
-        return S3Requests(self.uri, self._fs) if self.uri.scheme == "s3" else None
+        """What only S3 is asked, if this is s3fs' client."""
+        return S3Requests(self.uri, self._fs) if hasattr(self._fs, "call_s3") else None
 
     def _find(self, directory: str, start: str) -> list[Entry]:
         """List the objects below a directory, of which only those whose names begin so."""
         path = self._path(directory)
         narrowed = {"prefix": start} if start else {}
 
-        def find() -> dict[str, Any]:
-            found: dict[str, Any] = self._fs.find(path, detail=True, **narrowed)
-            return found
-
-        root = f"{self.uri.path}/"
         try:
-            listed = self._do("listed", directory, find)
+            listed = self._do(
+                "listed", directory, lambda: self._fs.find(path, detail=True, **narrowed)
+            )
         except FileNotFoundError:
             return []
+        if not isinstance(listed, dict):  # What adlfs says of a path that is a file.
+            return []
+        root = f"{self.uri.path}/"
         return [
-            Entry(name.removeprefix(root), int(about["size"]), modified_at(about))
+            Entry(name.removeprefix(root), int(about["size"]), _modified(about))
             for name, about in listed.items()
-            if about["type"] == "file" and name.startswith(root)
+            if about["type"] == "file" and name.startswith(f"{path}/")
         ]
 
     def directories(self, prefix: str) -> list[str]:
@@ -247,7 +264,15 @@ class ObjectBackend:
 
         def get() -> None:
             size = self._fs.info(path)["size"]
-            self._fs.get_file(path, str(target))
+            try:
+                self._fs.get_file(path, str(target))
+            except OSError as error:
+                if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                    raise StorageError(
+                        f"storage: the disk of {target} is full; free some space, or name another "
+                        f"directory with TMPDIR and {DIRECTORY_VARIABLE}, and run again."
+                    ) from error
+                raise
             arrived = target.stat().st_size
             if arrived != size:
                 raise OSError(f"{arrived} bytes arrived of {size}")
@@ -261,3 +286,16 @@ class ObjectBackend:
     def free_bytes(self) -> int | None:
         """Object stores tell of no bound."""
         return None
+
+
+def _modified(about: dict[str, Any]) -> float:
+    """Return when an object was written, in seconds by the store's clock; NaN if it is not told."""
+    for name in _TIMES:
+        value = about.get(name)
+        if isinstance(value, datetime):
+            return value.timestamp()
+        if isinstance(value, str):
+            return datetime.fromisoformat(value).timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+    return math.nan

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from raysae.errors import DataError, SettingsError, StorageError
 from raysae.storage.directory import Directory
 from raysae.storage.documents import to_json
+from raysae.storage.filesystems import object_filesystem
 from raysae.storage.local import LocalBackend
 from raysae.storage.objects import ObjectBackend
 from raysae.storage.temporaries import TEMPORARY_PREFIX
@@ -22,25 +23,26 @@ MARKER = "raysae.json"
 
 
 def storage_at(uri: str, setting: str = "storage") -> Directory:
-    """Return a storage's root without looking at it.
+    """Return a storage's root without looking at it; of an object store, open the client.
 
     Args:
         uri: A path, `file:///path`, `s3://bucket/prefix`, `gs://…`, `abfs://…`.
         setting: The setting that holds it, for messages.
 
     Raises:
-        SettingsError: It is no URI of a storage, or its client is not installed.
+        SettingsError: It is no URI of a storage, or there is no client for it.
     """
     parsed = parse_uri(uri, setting)
     if isinstance(parsed, LocalUri):
         return Directory(LocalBackend(parsed.path))
+    object_filesystem(parsed.scheme, setting, parsed.account)
     return Directory(ObjectBackend(parsed))
 
 
 def open_storage(uri: str, setting: str = "storage") -> Directory:
     """Return a storage's root after proving that a job can use it; create it if there is none.
 
-    Sends seven small requests.
+    Sends eight small requests.
 
     Raises:
         SettingsError: It cannot be written, listed or read, or cannot keep two runs apart.
@@ -51,7 +53,9 @@ def open_storage(uri: str, setting: str = "storage") -> Directory:
         _probe(root)
         root.create(MARKER, to_json({"format_version": FORMAT_VERSION}))
     except (StorageError, FileNotFoundError) as error:
-        words = str(error).removeprefix("storage: ") or "there is no such bucket"
+        words = str(error).removeprefix("storage: ")
+        if isinstance(error, FileNotFoundError):
+            words = f"there is no such bucket ({words})."
         raise SettingsError(f"{setting}: {root} cannot hold artifacts: {words}") from error
     check_format(root)
     return root
@@ -88,9 +92,10 @@ def _probe(root: Directory) -> None:
     directory = root / ".probes"
     name = f"{TEMPORARY_PREFIX}probe-{uuid.uuid4().hex}"
     one, two = b"one", b"two"
+    created = directory.create(name, one)
     try:
         steps = (
-            _Step(directory.create(name, one), "a file that was just created was there before"),
+            _Step(created, "a file that was just created was there before"),
             _Step(
                 not directory.create(name, two),
                 "it lets two writers create one file, which would mix two runs up; use a store "

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from raysae.errors import StorageError
+from raysae.errors import RaysaeError, StorageError
 
 Result = TypeVar("Result")
 
@@ -18,7 +18,7 @@ FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0
 """Pauses double; with random lengths, so that many actors do not come back at the same moment."""
 
-FINAL = (FileNotFoundError, FileExistsError, IsADirectoryError, StorageError)
+FINAL = (FileNotFoundError, FileExistsError, IsADirectoryError, RaysaeError)
 """Answers, not failures: asking again would not change them."""
 
 _CLIENTS = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "azure", "asyncio", "builtins")

@@ -75,8 +75,18 @@ def _machine() -> str:
     system tells neither, the process is taken for a machine of its own.
     """
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
         processes = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
+        processes = ""
+    if not (processes and boot_id()):
         return uuid.uuid4().hex[:8]
-    return hashlib.sha256(f"{boot}{processes}".encode()).hexdigest()[:8]
+    return hashlib.sha256(f"{boot_id()}{processes}".encode()).hexdigest()[:8]
+
+
+@lru_cache(maxsize=1)
+def boot_id() -> str:
+    """Return what differs between machines and their starts; empty where the system has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+    except OSError:
+        return ""

@@ -9,7 +9,7 @@ from raysae.errors import RaysaeError
 from raysae.storage import Entry
 from raysae.upkeep.files import FileSurvey, survey_files
 from raysae.upkeep.inventory import Found
-from raysae.upkeep.listed import Listed, listed_files, shard_of_files
+from raysae.upkeep.listed import Listed, listed_files, read_marks, shard_of_files
 from raysae.upkeep.text import counted, time_text
 
 SHOWN_PROBLEMS = 20
@@ -62,8 +62,13 @@ class ArtifactStatus:
 def artifact_status(found: Found) -> ArtifactStatus:
     """Look at an artifact's files; what cannot be read is said in `problems`."""
     status = ArtifactStatus(found.name, "unfinished", finished_at=found.finished_at)
-    if found.problem:
-        status.problems.append(found.problem)
+    status.problems += [
+        f"{problem.file}: {problem.sentence}" if problem.file else problem.sentence
+        for problem in found.problems
+    ]
+    if not found.id:
+        status.state = "unreadable"
+        return status
     try:
         listed = listed_files(found)
         survey = survey_files(found.directory, listed.sizes)
@@ -77,7 +82,7 @@ def artifact_status(found: Found) -> ArtifactStatus:
     status.problems += _shortened(problems)
     if found.metadata is not None:
         status.state = "damaged" if problems else "finished"
-    if found.problem:
+    if found.problems:
         status.state = "unreadable"
     _count(status, found, listed, survey)
     return status
@@ -86,13 +91,13 @@ def artifact_status(found: Found) -> ArtifactStatus:
 def _count(status: ArtifactStatus, found: Found, listed: Listed, survey: FileSurvey) -> None:
     """Fill in what was counted."""
     status.touched = time_text(survey.touched)
-    status.shards = listed.shards
-    if found.metadata is None:
-        lost = {*survey.missing, *survey.wrong}
-        status.shards -= len(set(shard_of_files(found, lost).values())) if lost else 0
+    lost = {*survey.missing, *survey.wrong}
+    if found.metadata is None and lost:
+        for state in read_marks(found.directory, set(shard_of_files(found, lost).values())):
+            listed.add_mark(state.mark or {}, -1)
     status.planned = found.planned or listed.shards
-    status.rows, status.rejected = listed.rows, listed.rejected
-    status.reasons = dict(listed.reasons)
+    status.shards, status.rows, status.rejected = listed.shards, listed.rows, listed.rejected
+    status.reasons = dict(+listed.reasons)
     status.files, status.bytes = survey.files, survey.bytes
     left = {"temporary": survey.temporaries, "attempt mark": survey.attempts}
     if found.metadata is None:

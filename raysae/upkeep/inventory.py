@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from raysae.artifacts import METADATA_FILE, SPEC_FILE, FileRecord, content_id
 from raysae.artifacts.files import records_from_json
 from raysae.artifacts.ids import ID_HEX_DIGITS
 from raysae.artifacts.score_table import SCORES
 from raysae.artifacts.uses import USES
-from raysae.errors import RaysaeError, StorageError
+from raysae.errors import DataError, RaysaeError, StorageError
 from raysae.settings import resolved_storage
 from raysae.storage import Directory, check_format, check_name, storage_at
 
@@ -26,6 +26,20 @@ PROBES = ".probes"
 """Where jobs try out whether they can write."""
 
 _NO_KINDS = {SCORES, USES, PROBES}
+
+
+class Problem(NamedTuple):
+    """Why one of an artifact's two files cannot be used.
+
+    Attributes:
+        file: Its name.
+        sentence: What is wrong.
+        certain: Whether it is damaged for sure, and not out of reach for now.
+    """
+
+    file: str
+    sentence: str
+    certain: bool
 
 
 @dataclass(frozen=True)
@@ -39,8 +53,9 @@ class Found:
         spec: What determines it; None if that cannot be read or was never written.
         planned: How many shards there will be; 0 if it has none.
         metadata: Of a finished one.
-        problem: Why something of this cannot be read; empty if all of it can.
+        problems: Why something of this cannot be used.
         linked: Whether it lies behind a symbolic link.
+        own_files: What its metadata lists.
     """
 
     kind: str
@@ -49,9 +64,9 @@ class Found:
     spec: Mapping[str, Any] | None = None
     planned: int = 0
     metadata: Mapping[str, Any] | None = None
-    problem: str = ""
+    problems: tuple[Problem, ...] = ()
     linked: bool = False
-    own_files: tuple[FileRecord, ...] = field(default=())
+    own_files: tuple[FileRecord, ...] = ()
 
     @property
     def name(self) -> str:
@@ -67,7 +82,7 @@ class Found:
     def inputs(self) -> frozenset[str] | None:
         """All texts in the inputs of its specification; None if those cannot be known."""
         if self.spec is None:
-            return None if self.problem else frozenset()
+            return None if self.problems else frozenset()
         return frozenset(_texts(self.spec.get("inputs", {})))
 
 
@@ -106,12 +121,12 @@ def artifacts(root: Directory, kind: str = "", name: str = "") -> Iterator[Found
         try:
             ids = (root / there).directories()
         except RaysaeError as error:
-            yield Found(there, "", root, problem=str(error).rstrip("."))
+            yield Found(there, "", root / there, problems=(_problem("", error),))
             continue
         for id_ in ids:
             if name in {"", f"{there}/{id_}"} and _may_be_artifact(there, id_):
                 found = look_at(root, there, id_)
-                if there in KINDS or found.spec is not None or found.problem:
+                if there in KINDS or found.spec is not None or found.problems:
                     yield found
 
 
@@ -144,30 +159,30 @@ def links(found: Iterable[Found]) -> dict[str, set[str]]:
 def look_at(root: Directory, kind: str, id_: str) -> Found:
     """Read what an artifact says of itself."""
     directory = root / kind / id_
-    problems: list[str] = []
-    written = _read(directory, SPEC_FILE, problems)
+    problems: list[Problem] = []
+    written = _read(directory, SPEC_FILE, problems) or {}
     metadata = _read(directory, METADATA_FILE, problems)
-    spec = (written or {}).get("spec", (metadata or {}).get("spec"))
     own: tuple[FileRecord, ...] = ()
-    try:
-        if spec is not None and content_id(spec) != id_:
-            problems.append(f"{directory} holds another artifact's files: its id does not fit them")
-        planned = int((written or {}).get("shards", 0))
-        if metadata is not None:
+    if metadata is not None:
+        try:
             own = tuple(records_from_json(metadata["files"]))
             for record in own:
                 check_name(record.name)
-    except (KeyError, TypeError, ValueError, AttributeError, RaysaeError) as error:
-        problems.append(f"{directory}: {METADATA_FILE} or {SPEC_FILE} is damaged ({error!r})")
-        planned, metadata, own = 0, None, ()
+        except (KeyError, TypeError, StorageError) as error:
+            problems.append(Problem(METADATA_FILE, f"it lists no files ({error!r})", certain=True))
+            metadata, own = None, ()
+    spec = written.get("spec", (metadata or {}).get("spec"))
+    if spec is not None and content_id(spec) != id_:
+        problems.append(Problem(SPEC_FILE, "it is another artifact's: the id differs", False))
+    planned = written.get("shards")
     return Found(
         kind=kind,
         id=id_,
         directory=directory,
         spec=spec if isinstance(spec, Mapping) else None,
-        planned=planned,
+        planned=planned if isinstance(planned, int) else 0,
         metadata=metadata,
-        problem="; ".join(problems),
+        problems=tuple(problems),
         linked=not root.backend.is_inside(directory.path),
         own_files=own,
     )
@@ -189,14 +204,18 @@ def is_name(name: str) -> bool:
     return True
 
 
-def _read(directory: Directory, name: str, problems: list[str]) -> dict[str, Any] | None:
+def _read(directory: Directory, name: str, problems: list[Problem]) -> dict[str, Any] | None:
     try:
         return directory.read_json(name)
     except FileNotFoundError:
         return None
     except RaysaeError as error:
-        problems.append(str(error).rstrip("."))
+        problems.append(_problem(name, error))
         return None
+
+
+def _problem(name: str, error: RaysaeError) -> Problem:
+    return Problem(name, str(error).rstrip("."), certain=isinstance(error, DataError))
 
 
 def _texts(value: Any) -> Iterator[str]:

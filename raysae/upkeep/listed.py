@@ -80,12 +80,13 @@ class Listed:
     reasons: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
 
-    def add_mark(self, mark: Mapping[str, Any]) -> None:
-        """Count a shard by its mark."""
-        self.shards += 1
-        self.rows += as_count(mark.get("rows"))
-        self.rejected += as_count(mark.get("rejected"))
-        self.reasons.update(reasons_in(mark))
+    def add_mark(self, mark: Mapping[str, Any], times: int = 1) -> None:
+        """Count a shard by its mark, or with -1 no longer."""
+        self.shards += times
+        self.rows += times * as_count(mark.get("rows"))
+        self.rejected += times * as_count(mark.get("rejected"))
+        for reason, count in reasons_in(mark).items():
+            self.reasons[reason] += times * count
 
 
 def listed_files(found: Found) -> Listed:

@@ -1,6 +1,6 @@
 """Storages to test on: a directory, and a bucket of an S3 server on this machine.
 
-Other packages' tests import `s3_server`, `storage_uri` and `storage_root` into their conftest.
+Other packages' tests import `node_cache`, `s3_server`, `storage_uri` and `storage_root` into their conftest.
 """
 
 from __future__ import annotations
@@ -45,6 +45,12 @@ def wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
     raise AssertionError(f"no S3 server at {address}")
 
 
+@pytest.fixture(autouse=True)
+def node_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No copies of earlier tests' objects."""
+    monkeypatch.setenv("RAYSAE_NODE_CACHE", str(tmp_path / "node-cache"))
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """The address of an S3 server with an empty bucket, which this process' clients find."""
@@ -71,13 +77,18 @@ def s3_server() -> Iterator[str]:
         server.wait()
 
 
-@pytest.fixture(params=["local", "s3"])
-def storage_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URI of an empty storage, of which nothing exists yet."""
+def make_storage_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URI of a new storage of the kind that a fixture's parameter names."""
     if request.param == "local":
         return str(tmp_path / "a storage ü")
     request.getfixturevalue("s3_server")
     return f"s3://{BUCKET}/{uuid.uuid4().hex}/a storage ü"
+
+
+@pytest.fixture(params=["local", "s3"])
+def storage_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URI of an empty storage, of which nothing exists yet."""
+    return make_storage_uri(request, tmp_path)
 
 
 @pytest.fixture

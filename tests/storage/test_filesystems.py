@@ -56,3 +56,15 @@ def test_a_client_that_is_not_installed_is_a_setting(monkeypatch: pytest.MonkeyP
     filesystems._filesystem_of.cache_clear()
     with pytest.raises(SettingsError, match=r"^corpus: gcs://.*pip install 'raysae\[gs\]'"):
         object_filesystem("gcs", "corpus")
+
+
+def test_a_client_without_credentials_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """adlfs says so when it is opened."""
+
+    def filesystem(scheme: str, **options: Any) -> object:
+        raise ValueError("Must provide either a connection_string or account_name")
+
+    monkeypatch.setattr(fsspec, "filesystem", filesystem)
+    filesystems._filesystem_of.cache_clear()
+    with pytest.raises(SettingsError, match=r"^storage: .*abfs:// .*Must provide .*environment"):
+        storage_at("abfs://box/a")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from raysae.errors import StorageError
+from raysae.errors import SettingsError, StorageError
 from raysae.storage import retry
 from raysae.storage.retry import ATTEMPTS, FIRST_PAUSE_S, LONGEST_PAUSE_S, may_pass, retrying
 
@@ -136,7 +136,9 @@ def test_what_is_taken_is_an_answer(pauses: list[float], error: Exception) -> No
     assert pauses == []
 
 
-@pytest.mark.parametrize("error", [StorageError("storage: full."), IsADirectoryError("x")])
+@pytest.mark.parametrize(
+    "error", [StorageError("storage: full."), SettingsError("x"), IsADirectoryError("x")]
+)
 def test_answers_stay_as_they_are(pauses: list[float], error: Exception) -> None:
     with pytest.raises(type(error)) as at:
         retrying("x cannot be read", failing(1, error))

@@ -24,6 +24,7 @@ def fresh() -> None:
     """Nothing remembered of this machine and process."""
     temporaries._machine.cache_clear()
     temporaries._this_process.cache_clear()
+    temporaries.boot_id.cache_clear()
 
 
 def test_names_are_never_used_twice() -> None:
@@ -128,3 +129,4 @@ def test_where_the_system_tells_nothing_no_file_is_taken_for_dead(
     assert not writer_is_dead(name)
     temporaries._machine.cache_clear()
     temporaries._this_process.cache_clear()
+    temporaries.boot_id.cache_clear()

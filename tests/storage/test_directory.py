@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysae.errors import DataError, StorageError
+from raysae.storage import Directory, as_number, is_temporary, parse_json, to_json
+from raysae.storage.local import LocalBackend
+from tests.storage.fake_store import Store, fake_backend
+
+KEYS = st.text(st.characters(exclude_categories=["Cs"]), max_size=3)
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | KEYS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Directory:
+    return Directory(LocalBackend(tmp_path)) / "kind" / "id"
+
+
+def test_names_are_relative_to_the_directory(directory: Directory, tmp_path: Path) -> None:
+    directory.put_bytes("a/b", b"x")
+    assert directory.describe("a/b") == str(tmp_path / "kind" / "id" / "a" / "b")
+    assert str(directory) == str(tmp_path / "kind" / "id")
+    assert str(Directory(directory.backend)) == str(tmp_path)
+    assert [entry.key for entry in directory.entries()] == ["a/b"]
+    assert [entry.key for entry in (directory / "a").entries()] == ["b"]
+    assert [entry.key for entry in Directory(directory.backend).entries()] == ["kind/id/a/b"]
+    assert directory.directories() == ["a"]
+    assert Directory(directory.backend).directories() == ["kind"]
+
+
+OUTSIDE = ["../x", "a/../../x", "/etc/passwd", "", "..", "a//b", "a\\b", "a\nb"]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_names_that_lead_out_are_refused_everywhere(directory: Directory, name: str) -> None:
+    calls = [
+        lambda: directory / name,
+        lambda: directory.scratch(name),
+        lambda: directory.put_file(Path("x"), name),
+        lambda: directory.put_bytes(name, b""),
+        lambda: directory.put_json(name, {}),
+        lambda: directory.create(name, b""),
+        lambda: directory.delete(name),
+        lambda: directory.read_bytes(name),
+        lambda: directory.read_json(name),
+        lambda: list(directory.read_many([name])),
+        lambda: directory.map(name),
+        lambda: directory.fetch(name, Path("x")),
+        lambda: directory.size(name),
+        lambda: directory.sizes([name]),
+        lambda: directory.exists(name),
+        lambda: directory.describe(name),
+        lambda: directory.writing(name).__enter__(),
+        lambda: directory.fetched([name]).__enter__(),
+    ]
+    for call in calls:
+        with pytest.raises(StorageError, match="no name below a storage"):
+            call()
+
+
+def test_a_file_that_is_written_appears_at_the_end(directory: Directory) -> None:
+    with directory.writing("a/file") as local:
+        local.write_bytes(b"some")
+        assert directory.size("a/file") is None
+        assert is_temporary(local.name)
+    assert directory.read_bytes("a/file") == b"some"
+    assert [entry.key for entry in directory.entries()] == ["a/file"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_file_whose_writer_fails_never_appears(
+    directory: Directory, error: type[BaseException]
+) -> None:
+    def write() -> None:
+        with directory.writing("a/file") as local:
+            local.write_bytes(b"half")
+            raise error
+
+    with pytest.raises(error):
+        write()
+    assert list(directory.entries()) == []
+    with pytest.raises(FileNotFoundError), directory.writing("a/file"):
+        pass
+
+
+def test_a_file_is_mapped(storage_root: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = os.urandom(100_000)
+    storage_root.put_bytes("a/file", data)
+    storage_root.put_bytes("a/empty", b"")
+    mapped = storage_root.map("a/file")
+    assert isinstance(mapped, pa.Buffer)
+    storage_root.delete("a/file")
+    assert mapped.to_pybytes() == data
+    assert storage_root.map("a/empty").size == 0
+    with pytest.raises(FileNotFoundError):
+        storage_root.map("a/none")
+
+
+def test_files_are_fetched_for_a_while(storage_root: Directory) -> None:
+    for name in ("cfg.json", "sub/weights"):
+        storage_root.put_bytes(name, name.encode())
+    with storage_root.fetched(["cfg.json", "sub/weights"]) as local:
+        assert (local / "cfg.json").read_bytes() == b"cfg.json"
+        assert (local / "sub" / "weights").read_bytes() == b"sub/weights"
+    assert not local.exists()
+    with pytest.raises(FileNotFoundError), storage_root.fetched(["cfg.json", "none"]):
+        pass
+
+
+def test_a_directory_can_be_sent_to_another_process(storage_root: Directory) -> None:
+    (storage_root / "kind").put_bytes("a", b"x")
+    sent = pickle.loads(pickle.dumps(storage_root / "kind"))
+    assert str(sent) == str(storage_root / "kind")
+    assert sent.read_bytes("a") == b"x"
+    assert sent.create("b", b"y")
+    assert storage_root.read_bytes("kind/b") == b"y"
+
+
+@given(VALUES)
+def test_json_is_read_as_it_was_written(value: object) -> None:
+    assert json.loads(to_json({"value": value})) == {"value": value}
+    assert parse_json(to_json({"value": value}), "x") == {"value": value}
+
+
+@given(st.dictionaries(KEYS, VALUES, max_size=4))
+def test_json_does_not_depend_on_the_order_of_keys(value: dict[str, object]) -> None:
+    assert to_json(dict(reversed(list(value.items())))) == to_json(value)
+
+
+def test_numbers_that_json_lacks_are_null(directory: Directory) -> None:
+    content = {"x": math.nan, "y": [math.inf, (-math.inf, 1.5)], "z": {"w": np.float64("nan")}}
+    directory.put_json("a", content)
+    read = directory.read_json("a")
+    assert read == {"x": None, "y": [None, [None, 1.5]], "z": {"w": None}}
+    assert math.isnan(as_number(read["x"]))
+    assert as_number(1.5) == 1.5
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"k": ', b"\xff\xfe", b"[" * 100_000])
+def test_damaged_json_is_named(directory: Directory, damage: bytes) -> None:
+    directory.put_bytes("spec.json", damage)
+    with pytest.raises(DataError, match=r"id/spec\.json is damaged .*delete it and run again"):
+        directory.read_json("spec.json")
+
+
+@pytest.mark.parametrize("other", [b"[1]", b"null", b'"x"', b"1"])
+def test_json_that_is_no_object_is_named(directory: Directory, other: bytes) -> None:
+    directory.put_bytes("spec.json", other)
+    with pytest.raises(DataError, match=r"id/spec\.json holds no JSON object"):
+        directory.read_json("spec.json")
+
+
+def test_json_that_is_not_there_is_not_found(directory: Directory) -> None:
+    with pytest.raises(FileNotFoundError):
+        directory.read_json("none")
+
+
+def test_local_and_object_storages_hold_the_same_bytes(tmp_path: Path) -> None:
+    store = Store()
+    local = Directory(LocalBackend(tmp_path)) / "kind"
+    remote = Directory(fake_backend(store)) / "kind"
+    for directory in (local, remote):
+        directory.put_json("a/b.json", {"x": [1.5, math.nan]})
+        directory.create("mark", b"1")
+        with directory.writing("c") as path:
+            path.write_bytes(b"x" * 100)
+    assert [(e.key, e.size) for e in local.entries()] == [(e.key, e.size) for e in remote.entries()]
+    for entry in local.entries():
+        assert local.read_bytes(entry.key) == remote.read_bytes(entry.key)

@@ -1,0 +1,301 @@
+"""What an object store does beyond what every storage does (test_backend.py)."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raysae.errors import StorageError
+from raysae.storage import Directory, is_temporary, objects, retry
+from raysae.storage.objects import ObjectBackend, _modified
+from raysae.storage.retry import ATTEMPTS
+from raysae.storage.temporaries import TEMPORARY_PREFIX, temporary_name
+from tests.storage.fake_store import FAILED, LOST, URI, Client, Store, fake_backend
+
+Step = Callable[[str, str], Exception | None]
+
+
+@pytest.fixture(autouse=True)
+def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Pauses take no time, and scratch files and copies lie in the test's directory."""
+    monkeypatch.setattr(retry.time, "sleep", lambda _: None)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+class Requests:
+    """Lets the first requests of some kind end otherwise, and counts all."""
+
+    def __init__(self, kind: str = "", times: int = 0, error: Exception | None = None) -> None:
+        self.kind, self.times, self.error = kind, times, error
+        self.made: list[str] = []
+
+    def __call__(self, name: str, path: str) -> Exception | None:
+        self.made.append(name)
+        if name != self.kind or not self.times:
+            return None
+        self.times -= 1
+        if self.error is LOST:
+            return LOST
+        assert self.error is not None
+        raise self.error
+
+
+def put_file(backend: ObjectBackend, key: str, data: bytes) -> None:
+    local = backend.scratch(key)
+    local.write_bytes(data)
+    try:
+        backend.put_file(local, key)
+    finally:
+        assert not local.exists()
+
+
+WRITERS: dict[str, tuple[str, Callable[[ObjectBackend, str, bytes], Any]]] = {
+    "put_bytes": ("overwrite", ObjectBackend.put_bytes),
+    "create": ("create", ObjectBackend.create),
+    "small file": ("overwrite", put_file),
+    "part of a file": ("part", put_file),
+    "whole file": ("complete", put_file),
+}
+
+DATA = {"overwrite": b"small", "create": b"small", "part": b"x" * 100, "complete": b"x" * 100}
+
+
+@pytest.mark.parametrize("error", [LOST, FAILED], ids=["answer lost", "request lost"])
+@pytest.mark.parametrize("times", [1, ATTEMPTS - 1])
+@pytest.mark.parametrize("way", sorted(WRITERS))
+def test_a_request_that_fails_is_sent_again(way: str, times: int, error: Exception) -> None:
+    kind, write = WRITERS[way]
+    data = DATA[kind]
+    store, requests = Store(), Requests(kind, times, error)
+    assert write(fake_backend(store, requests), "a/file", data) in {None, True}
+    assert store.objects == {"bucket/pre fix/a/file": data}
+    assert requests.made.count(kind) >= 2
+
+
+@pytest.mark.parametrize("way", sorted(WRITERS))
+def test_a_writer_that_fails_leaves_what_was_there(way: str) -> None:
+    kind, write = WRITERS[way]
+    store = Store({"bucket/pre fix/file": b"old"}) if kind != "create" else Store()
+    before = dict(store.objects)
+    backend = fake_backend(store, Requests(kind, ATTEMPTS, FAILED))
+    with pytest.raises(
+        StorageError, match=r"^storage: s3://bucket/pre fix/file cannot be .* 8 tim"
+    ):
+        write(backend, "file", DATA[kind])
+    assert store.objects == before
+
+
+@pytest.mark.parametrize("way", sorted(WRITERS))
+def test_a_denied_request_is_not_repeated(way: str) -> None:
+    kind, write = WRITERS[way]
+    requests = Requests(kind, ATTEMPTS, PermissionError("Access Denied"))
+    with pytest.raises(StorageError, match=r"denied \(Access Denied\); allow it"):
+        write(fake_backend(Store(), requests), "file", DATA[kind])
+    assert requests.made.count(kind) == 1
+
+
+READERS: dict[str, tuple[str, Callable[[ObjectBackend], Any], Any]] = {
+    "read": ("get", lambda b: b.read("a"), b"1"),
+    "size": ("head", lambda b: b.size("a"), 1),
+    "sizes": ("list", lambda b: b.sizes(["a", "b", "c", "d"]), [1, 2, None, None]),
+    "read_many": ("get many", lambda b: list(b.read_many(["a", "c"])), [b"1", None]),
+    "entries": ("list", lambda b: [entry.key for entry in b.entries("")], ["a", "b"]),
+    "directories": ("list", lambda b: b.directories(""), []),
+    "delete": ("delete", lambda b: b.delete("a"), None),
+}
+
+
+@pytest.mark.parametrize("error", [LOST, FAILED], ids=["answer lost", "request lost"])
+@pytest.mark.parametrize("way", sorted(READERS))
+def test_a_question_that_fails_is_asked_again(way: str, error: Exception) -> None:
+    kind, ask, answer = READERS[way]
+    store = Store({"bucket/pre fix/a": b"1", "bucket/pre fix/b": b"22"})
+    assert ask(fake_backend(store, Requests(kind, 3, error))) == answer
+
+
+def test_a_creator_whose_file_was_deleted_at_once_did_not_create_it() -> None:
+    """Attempt marks come and go."""
+    store = Store({"bucket/pre fix/a": b"other"})
+
+    def delete_before_reading(name: str, path: str) -> None:
+        if name == "get":
+            store.objects.clear()
+
+    assert not fake_backend(store, delete_before_reading).create("a", b"mine")
+
+
+def test_a_file_that_arrives_short_is_an_error() -> None:
+    class Short(Client):
+        def info(self, path: str) -> dict[str, Any]:
+            return {**super().info(path), "size": 3}
+
+    backend = ObjectBackend(URI, Short(Store()))
+    local = backend.scratch("a")
+    local.write_bytes(b"x" * 8)
+    with pytest.raises(StorageError, match="3 bytes arrived of 8"):
+        backend.put_file(local, "a")
+
+
+@pytest.mark.parametrize("arrives", [b"", b"hal"])
+def test_a_copy_that_arrived_short_is_fetched_again(tmp_path: Path, arrives: bytes) -> None:
+    class Short(Client):
+        times = 1
+
+        def get_file(self, rpath: str, lpath: str) -> None:
+            super().get_file(rpath, lpath)
+            if self.times:
+                self.times -= 1
+                Path(lpath).write_bytes(arrives)
+
+    client = Short(Store({"bucket/pre fix/a": b"whole"}))
+    ObjectBackend(URI, client).fetch("a", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"whole"
+    client.times = ATTEMPTS
+    with pytest.raises(StorageError, match=f"{len(arrives)} bytes arrived of 5"):
+        ObjectBackend(URI, client).fetch("a", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_full_disk_of_this_machine_is_not_the_stores_fault(tmp_path: Path) -> None:
+    class Full(Client):
+        def get_file(self, rpath: str, lpath: str) -> None:
+            Path(lpath).write_bytes(b"half")
+            super().get_file(rpath, lpath)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    requests = Requests()
+    backend = ObjectBackend(URI, Full(Store({"bucket/pre fix/a": b"whole"}), requests))
+    with pytest.raises(StorageError, match=f"disk of {tmp_path}/copy is full.*RAYSAE_NODE_CACHE"):
+        backend.fetch("a", tmp_path / "copy")
+    assert requests.made.count("get") == 1
+    assert not (tmp_path / "copy").exists()
+
+
+def test_many_sizes_are_one_request() -> None:
+    store, requests = Store(), Requests()
+    names = [f"k/id/shard-{number:05d}" for number in range(500)]
+    for name in names[::2]:
+        store.objects[f"bucket/pre fix/{name}"] = b"x"
+    store.objects["bucket/pre fix/k/id/shards"] = b"x"
+    store.objects["bucket/pre fix/k/other/shard-00001"] = b"x"
+    assert fake_backend(store, requests).sizes(names) == [1, None] * 250
+    assert requests.made == ["list"]
+
+
+def test_many_are_read_with_few_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "READ_AT_ONCE", 10)
+    store, requests = Store(), Requests()
+    names = [f"{number:05d}" for number in range(25)]
+    for name in names:
+        store.objects[f"bucket/pre fix/{name}"] = name.encode()
+    assert list(fake_backend(store, requests).read_many(names)) == [n.encode() for n in names]
+    assert requests.made == ["get many"] * 3
+
+
+def test_one_of_many_that_fails_is_read_again() -> None:
+    class Broken(Client):
+        def cat(self, paths: list[str], on_error: str, **_: Any) -> dict[str, Any]:
+            found = super().cat(paths, on_error)
+            return {**found, paths[1]: OSError("connection reset")}
+
+    store = Store({f"bucket/pre fix/{name}": name.encode() for name in "abc"})
+    assert list(ObjectBackend(URI, Broken(store)).read_many(list("abc"))) == [b"a", b"b", b"c"]
+
+
+def test_a_client_that_answers_for_one_path_without_its_name(tmp_path: Path) -> None:
+    class Bare(Client):
+        def cat(self, paths: list[str], on_error: str, **_: Any) -> Any:
+            return super().cat(paths, on_error)[paths[0]]
+
+    backend = ObjectBackend(URI, Bare(Store({"bucket/pre fix/a": b"1"})))
+    assert list(backend.read_many(["a"])) == [b"1"]
+
+
+def test_a_client_that_lists_a_file_as_itself() -> None:
+    """adlfs does, whatever details it was asked for."""
+
+    class Azure(Client):
+        def find(self, path: str, detail: bool, prefix: str = "") -> Any:
+            found = super().find(path, detail, prefix)
+            return [path] if list(found) == [path] else found
+
+    backend = ObjectBackend(URI, Azure(Store({"bucket/pre fix/a": b"1"})))
+    assert list(backend.entries("a")) == []
+    assert [entry.key for entry in backend.entries("")] == ["a"]
+
+
+def test_markers_of_directories_are_no_files() -> None:
+    class Marked(Client):
+        def find(self, path: str, detail: bool, prefix: str = "") -> dict[str, Any]:
+            marker = {"name": f"{path}/a", "type": "directory", "size": 0}
+            return {**super().find(path, detail, prefix), f"{path}/a": marker}
+
+    backend = ObjectBackend(URI, Marked(Store({"bucket/pre fix/a/b": b"1"})))
+    assert [entry.key for entry in backend.entries("")] == ["a/b"]
+
+
+@pytest.mark.parametrize(
+    ("about", "seconds"),
+    [
+        ({"LastModified": datetime(1970, 1, 2, tzinfo=UTC)}, 86400.0),
+        ({"last_modified": datetime(1970, 1, 2, tzinfo=UTC)}, 86400.0),
+        ({"updated": "1970-01-02T00:00:00.500Z"}, 86400.5),
+        ({"mtime": 5}, 5.0),
+        ({"LastModified": None, "created": 7.5}, 7.5),
+    ],
+)
+def test_times_are_read_as_each_client_tells_them(about: dict[str, Any], seconds: float) -> None:
+    assert _modified(about) == seconds
+
+
+def test_a_time_that_is_not_told_is_unknown() -> None:
+    assert math.isnan(_modified({}))
+
+
+def test_scratch_files_of_dead_processes_are_removed(tmp_path: Path) -> None:
+    backend = fake_backend(Store())
+    mine = backend.scratch("a")
+    mine.write_bytes(b"in work")
+    machine, pid, started, token = temporary_name().removeprefix(TEMPORARY_PREFIX).split("-")
+    dead = mine.with_name(f"{TEMPORARY_PREFIX}{machine}-{pid}-{int(started) - 1}-{token}")
+    foreign = mine.with_name(f"{TEMPORARY_PREFIX}00000000-{pid}-{started}-{token}")
+    for path in (dead, foreign):
+        path.write_bytes(b"left")
+    another = backend.scratch("a")
+    assert not dead.exists()
+    assert mine.exists()
+    assert foreign.exists()
+    assert another != mine
+    assert is_temporary(another.name)
+    assert mine.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_nobody_knows_how_much_fits() -> None:
+    assert fake_backend(Store()).free_bytes() is None
+
+
+def test_without_a_prefix_a_storage_is_the_bucket() -> None:
+    store = Store()
+    backend = ObjectBackend(objects.ObjectUri("s3", "bucket", ""), Client(store))
+    backend.put_bytes("a/b", b"x")
+    assert store.objects == {"bucket/a/b": b"x"}
+    assert [entry.key for entry in backend.entries("")] == ["a/b"]
+    assert backend.directories("") == ["a"]
+    assert backend.describe("a") == "s3://bucket/a"
+
+
+def test_an_artifact_is_mapped_from_a_copy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RAYSAE_NODE_CACHE", str(tmp_path / "copies"))
+    requests = Requests()
+    directory = Directory(fake_backend(Store({"bucket/pre fix/a": b"data"}), requests))
+    assert [directory.map("a").to_pybytes() for _ in range(3)] == [b"data"] * 3
+    assert requests.made.count("get") == 1
+    assert os.listdir(tmp_path / "copies")  # noqa: PTH208
