@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from raysae.artifacts.files import CHECKSUM, FileRecord, publish_file
 from raysae.artifacts.shards import ShardSpec
+from raysae.errors import DataError
 from raysae.storage import Directory
 
 SHARD_LIST_SCHEMA = pa.schema(
@@ -79,11 +80,24 @@ def listed_files(directory: Directory, files: Sequence[FileRecord]) -> Iterator[
     Args:
         directory: The artifact.
         files: Those that its metadata lists; without a table among them there is nothing to yield.
+
+    Raises:
+        DataError: The table is damaged.
     """
     for file in files:
         if file.name.startswith(_PREFIX):
-            with pq.ParquetFile(pa.BufferReader(directory.read_bytes(file.name))) as table:
-                columns = ("name", "size", "sha256")
-                for batch in table.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
-                    values = (batch.column(name).to_pylist() for name in columns)
-                    yield [FileRecord(*one) for one in zip(*values, strict=True)]
+            try:
+                yield from _read(directory.read_bytes(file.name))
+            except (pa.ArrowException, OSError, KeyError) as error:
+                where = directory.describe(file.name)
+                raise DataError(
+                    f"{where} is damaged ({error}); delete it and run again."
+                ) from error
+
+
+def _read(data: bytes) -> Iterator[list[FileRecord]]:
+    columns = ("name", "size", "sha256")
+    with pq.ParquetFile(pa.BufferReader(data)) as table:
+        for batch in table.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
+            values = (batch.column(name).to_pylist() for name in columns)
+            yield [FileRecord(*one) for one in zip(*values, strict=True)]
