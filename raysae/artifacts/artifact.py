@@ -129,7 +129,11 @@ class Artifact:
         except FileNotFoundError:
             return False
         self._compare(METADATA_FILE, metadata)
-        own = records_from_json(metadata["files"])
+        try:
+            own = records_from_json(metadata["files"])
+        except (KeyError, TypeError) as error:
+            where = self.directory.describe(METADATA_FILE)
+            raise DataError(f"{where} lists no files; delete it and run again.") from error
         if not all_there(self.directory, own):
             return False
         return all(all_there(self.directory, part) for part in listed_files(self.directory, own))

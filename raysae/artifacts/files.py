@@ -83,8 +83,18 @@ def records_to_json(records: Iterable[FileRecord]) -> list[dict[str, Any]]:
 
 
 def records_from_json(listed: Iterable[Mapping[str, Any]]) -> list[FileRecord]:
-    """Read what `records_to_json` made."""
-    return [FileRecord(one["name"], one["size"], one["sha256"]) for one in listed]
+    """Read what `records_to_json` made.
+
+    Raises:
+        KeyError, TypeError: It is something else.
+    """
+    return [_record(one["name"], one["size"], one["sha256"]) for one in listed]
+
+
+def _record(name: object, size: object, sha256: object) -> FileRecord:
+    if not (isinstance(name, str) and type(size) is int and isinstance(sha256, str)):
+        raise TypeError(f"{name!r}, {size!r}, {sha256!r} are no name, size and checksum")
+    return FileRecord(name, size, sha256)
 
 
 def all_there(directory: Directory, records: Iterable[FileRecord]) -> bool:

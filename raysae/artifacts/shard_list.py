@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -82,14 +83,13 @@ def listed_files(directory: Directory, files: Sequence[FileRecord]) -> Iterator[
     Args:
         directory: The artifact.
         files: Those that its metadata lists; without a table among them there is nothing to yield.
+
+    Raises:
+        DataError: The table is damaged.
     """
-    for file in files:
-        if is_shard_list(file.name):
-            with pq.ParquetFile(pa.BufferReader(directory.read_bytes(file.name))) as table:
-                columns = ("name", "size", "sha256")
-                for batch in table.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
-                    values = (batch.column(name).to_pylist() for name in columns)
-                    yield [FileRecord(*one) for one in zip(*values, strict=True)]
+    listed = shard_files(directory, files)
+    while part := [one.file for one in islice(listed, _ROWS_AT_ONCE)]:
+        yield part
 
 
 class ListedFile(NamedTuple):
@@ -130,7 +130,7 @@ def shard_files(directory: Directory, files: Sequence[FileRecord]) -> Iterator[L
                     values = (batch.column(name).to_pylist() for name in columns)
                     for shard, rows, rejected, *file in zip(*values, strict=True):
                         yield ListedFile(shard, rows, rejected, FileRecord(*file))
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, KeyError) as error:
             raise DataError(
                 f"{directory.describe(listed.name)} is damaged ({error}); delete metadata.json "
                 "beside it and run the job again, which lists the shards anew."

@@ -1,4 +1,4 @@
-"""Score tables on this machine and in a bucket."""
+"""Storages and score tables on this machine and in a bucket."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import pytest
 from raysae.artifacts import ScoreTable
 from tests.artifacts.scores import unsynced
 from tests.counted_s3 import CountedS3, counted_s3
+from tests.storage.conftest import node_cache, s3_server, storage_root, storage_uri
+
+__all__ = ["node_cache", "s3_server", "storage_root", "storage_uri"]
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Storages to test on: a directory, and a bucket of an S3 server on this machine.
 
-Other packages' tests import `node_cache`, `s3_server`, `storage_uri` and `storage_root` into their conftest.
+Other packages' tests import `node_cache`, `s3_server`, `storage_uri` and `storage_root` into their
+conftest.
 """
 
 from __future__ import annotations
