@@ -132,6 +132,6 @@ def shard_files(directory: Directory, files: Sequence[FileRecord]) -> Iterator[L
                         yield ListedFile(shard, rows, rejected, FileRecord(*file))
         except (pa.ArrowException, OSError, KeyError) as error:
             raise DataError(
-                f"{directory.describe(listed.name)} is damaged ({error}); delete metadata.json "
-                "beside it and run the job again, which lists the shards anew."
+                f"{directory.describe(listed.name)} is damaged ({error}); delete it and run again, "
+                "which lists the shards anew."
             ) from error

@@ -294,9 +294,11 @@ class LocalBackend:
         """Give a file a second name, or a link to it on another file system."""
         source = self.root / key
         with _no_file(key):
+            if not source.is_file():
+                raise FileNotFoundError(key)
             try:
                 os.link(source, target)
-            except (FileNotFoundError, NotADirectoryError):
+            except FileNotFoundError:
                 raise
             except OSError:
                 target.symlink_to(source)

@@ -10,9 +10,9 @@ import pytest
 from raysae.artifacts import ScoreTable
 from tests.artifacts.scores import unsynced
 from tests.counted_s3 import CountedS3, counted_s3
-from tests.storage.conftest import node_cache, s3_server, storage_root, storage_uri
+from tests.storage.conftest import node_cache
 
-__all__ = ["node_cache", "s3_server", "storage_root", "storage_uri"]
+__all__ = ["node_cache"]
 
 
 @pytest.fixture
