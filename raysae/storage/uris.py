@@ -92,7 +92,7 @@ def _file_path(uri: str, setting: str) -> Path:
 
 def _object_uri(uri: str, scheme: str, setting: str) -> ObjectUri:
     bucket, _, prefix = uri.split("://", 1)[1].partition("/")
-    if "@" in bucket and scheme not in {"abfs", "abfss"} or ":" in bucket:
+    if ("@" in bucket and scheme not in {"abfs", "abfss"}) or ":" in bucket:
         # The URI itself may hold a secret, so it is not repeated.
         raise SettingsError(
             f"{setting}: the {scheme} URI holds a user, a password or a port; leave them out and "
@@ -100,9 +100,7 @@ def _object_uri(uri: str, scheme: str, setting: str) -> ObjectUri:
         )
     parts = prefix.strip("/").split("/") if prefix.strip("/") else []
     if not bucket:
-        raise SettingsError(
-            f"{setting}: {uri!r} names no bucket; write {scheme}://bucket/prefix."
-        )
+        raise SettingsError(f"{setting}: {uri!r} names no bucket; write {scheme}://bucket/prefix.")
     if any(part in {"", ".", ".."} for part in parts) or any(c in uri for c in "?#*\x00\\"):
         raise SettingsError(
             f"{setting}: {uri!r} has an empty part, '.', '..' or one of ? # * \\ in it, which "
