@@ -48,7 +48,7 @@ def test_any_range_is_read_exactly(grouped: Corpus, a: int, b: int) -> None:
 
 def test_untouched_row_groups_are_not_read(grouped: Corpus, tmp_path: Path) -> None:
     """Damage in the first row group does not disturb a read of the last."""
-    source = grouped.snapshot.files[0].path
+    source = Path(grouped.snapshot.files[0].uri)
     copy = tmp_path / "a.parquet"
     data = bytearray(source.read_bytes())
     last = pq.ParquetFile(source).metadata.row_group(2).column(0)
@@ -83,7 +83,7 @@ def test_a_large_row_group_is_decoded_once(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_batches_are_the_rows_that_are_used(grouped: Corpus) -> None:
-    path = str(grouped.snapshot.files[0].path)
+    path = grouped.snapshot.files[0].uri
     corpus = open_corpus(CorpusSettings("align-anything", path, max_rows=150))
     batches = list(corpus.batches(0, ["question"], rows=40))
     assert questions(pa.Table.from_batches(batches)) == [f"q{i}" for i in range(150)]
