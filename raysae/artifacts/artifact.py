@@ -28,7 +28,7 @@ from raysae.artifacts.shard_list import listed_files, write_shard_list
 from raysae.artifacts.shards import ShardSpec
 from raysae.artifacts.versions import package_versions
 from raysae.errors import DataError, StorageError
-from raysae.storage import FORMAT_VERSION, Directory, to_json
+from raysae.storage import FORMAT_VERSION, Directory, is_temporary, to_json
 
 SPEC_FILE = "spec.json"
 METADATA_FILE = "metadata.json"
@@ -233,4 +233,5 @@ class Artifact:
         attempts = self.directory / ATTEMPTS
         with suppress(StorageError):
             for entry in attempts.entries():
-                attempts.delete(entry.key)
+                if not is_temporary(entry.key):  # Another run may be about to give it its name.
+                    attempts.delete(entry.key)
