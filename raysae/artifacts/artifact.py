@@ -28,7 +28,7 @@ from raysae.artifacts.shard_list import listed_files, write_shard_list
 from raysae.artifacts.shards import ShardSpec
 from raysae.artifacts.versions import package_versions
 from raysae.errors import DataError, StorageError
-from raysae.storage import FORMAT_VERSION, Directory, to_json
+from raysae.storage import FORMAT_VERSION, Directory, is_temporary, to_json
 
 SPEC_FILE = "spec.json"
 METADATA_FILE = "metadata.json"
@@ -241,5 +241,7 @@ class Artifact:
         """Remove the marks of attempts that did not end: all shards are done."""
         attempts = self.directory / ATTEMPTS
         with suppress(StorageError):
-            attempts.remove([entry.key for entry in attempts.entries()])
+            # A temporary is what another run is about to give its name.
+            marks = [entry.key for entry in attempts.entries() if not is_temporary(entry.key)]
+            attempts.remove(marks)
             attempts.prune()

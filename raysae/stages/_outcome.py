@@ -72,6 +72,10 @@ class Outcome:
             return None
         return about
 
+    def is_there(self) -> bool:
+        """Whether nobody needs to train any more: a try is complete, or even the artifact is."""
+        return self.work.exists(OUTCOME_FILE) or self.artifact.is_finished()
+
     def publish(self) -> Sequence[FileRecord]:
         """Copy the files of the try that counts to their places, and return them.
 

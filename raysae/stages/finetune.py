@@ -202,10 +202,10 @@ def _train_rank(config: dict[str, Any]) -> None:
     checkpoints = Checkpoints(outcome.work / CHECKPOINTS)
     # Rank 0 chooses: a run beside this one may save another while the ranks look for it.
     name, done = ray.train.collective.broadcast_from_rank_zero(
-        (checkpoints.newest(), outcome.read() is not None)
+        (checkpoints.newest(), outcome.is_there())
     )
     if done:
-        return  # Another rank was lost after rank 0 had written the tuned model.
+        return  # A rank was lost after rank 0 had written the model, or another run was first.
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="raysae-finetune-")))
         rows = stack.enter_context(outcome.work.fetched([PREFERENCES_FILE]))

@@ -172,6 +172,10 @@ def _held_out(shards: int) -> int:
 def _train_rank(config: dict[str, Any]) -> None:
     """Train one rank: what Ray Train calls in every worker, again after a restart."""
     task: TrainTask = config["task"]
+    outcome = Outcome(task.artifact)
+    # Rank 0 decides for all: a run beside this one may be the first meanwhile.
+    if ray.train.collective.broadcast_from_rank_zero(outcome.is_there()):
+        return
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
     device = ray.train.torch.get_device()
@@ -185,7 +189,6 @@ def _train_rank(config: dict[str, Any]) -> None:
         rank=ranks.rank,
         world_size=ranks.world_size,
     )
-    outcome = Outcome(task.artifact)
     checkpoints = Checkpoints(outcome.work / CHECKPOINTS)
     history = _restore(trainer, checkpoints, ranks.rank)
     log_every = max(1, task.sae.steps // LOG_POINTS)

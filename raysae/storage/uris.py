@@ -12,7 +12,7 @@ from raysae.errors import SettingsError, StorageError
 EXTRAS = {"s3": "s3", "gs": "gs", "gcs": "gs", "abfs": "abfs", "abfss": "abfs", "az": "abfs"}
 """Schemes of object stores, and the extra of raysae's that installs their client."""
 
-_FORBIDDEN = re.compile(r"[\x00-\x1f\\]")
+_FORBIDDEN = re.compile(r"[\x00-\x1f\\\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
