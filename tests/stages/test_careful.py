@@ -8,12 +8,13 @@ import pytest
 
 from raysae.artifacts import ShardPlan, ShardSpec
 from raysae.corpora import Corpus, CorpusSettings, open_corpus
-from raysae.corpora.snapshot import find_parquet_files, take_snapshot
+from raysae.corpora.taking import take_snapshot
 from raysae.errors import DataError
 from raysae.models import ModelSettings
 from raysae.sample import Rejection, Sample
 from raysae.stages._careful import careful_read, reject_deadly
 from raysae.stages._trials import Limits
+from raysae.storage.uris import LocalUri
 from tests.cluster.crashing.content import SITE
 from tests.cluster.crashing.corpus import CrashingCorpus
 from tests.cluster.crashing.deaths import deadly
@@ -34,8 +35,7 @@ def crashing_corpus(
 
 
 def opened(directory: Path) -> Corpus:
-    files = find_parquet_files(directory, "corpus.path")
-    return CrashingCorpus(*take_snapshot("crashing", files, 0))
+    return CrashingCorpus(*take_snapshot("crashing", LocalUri(directory), 0))
 
 
 def whole(corpus: Corpus) -> ShardSpec:
