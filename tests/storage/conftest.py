@@ -1,10 +1,12 @@
 """Storages to test on: a directory, and a bucket of an S3 server on this machine.
 
-Other packages' tests import `node_cache`, `s3_server`, `storage_uri` and `storage_root` into their conftest.
+Other packages' tests import `node_cache`, `s3_server`, `storage_uri` and `storage_root` into their
+conftest.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -22,6 +24,9 @@ from raysae.storage.filesystems import object_filesystem
 
 BUCKET = "raysae-tests"
 STARTS_WITHIN_S = 60
+
+RUNNING = "RAYSAE_TEST_S3"
+"""Environment variable with the address of the tests' server while it runs."""
 
 
 def free_port() -> int:
@@ -56,6 +61,9 @@ def s3_server() -> Iterator[str]:
     """The address of an S3 server with an empty bucket, which this process' clients find."""
     pytest.importorskip("s3fs")
     pytest.importorskip("moto")
+    if running := os.environ.get(RUNNING):
+        yield running  # a conftest that imports this fixture has one of its own
+        return
     address = f"http://127.0.0.1:{(port := free_port())}"
     server = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
@@ -65,6 +73,7 @@ def s3_server() -> Iterator[str]:
     try:
         wait_for(f"{address}/moto-api/", server)
         with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(RUNNING, address)
             patch.setenv("AWS_ENDPOINT_URL", address)
             patch.setenv("AWS_ACCESS_KEY_ID", "nobody")
             patch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
