@@ -25,7 +25,11 @@ from tests.storage.simulator import Process, State, Work, World, freeze
 SPEC = ArtifactSpec("things", 1, {"k": 3})
 PLAN = ShardPlan([3, 1], 2)
 BELOW = f"{SPEC.kind}/{SPEC.id}/"
-OTHERS: State = {"raysae.json": b"{}", "things/other/metadata.json": b"{}", "others/a": b"another's"}
+OTHERS: State = {
+    "raysae.json": b"{}",
+    "things/other/metadata.json": b"{}",
+    "others/a": b"another's",
+}
 """What is not the artifact's, and must stay as it is."""
 
 MakeWorld = Callable[[Path, State, dict[str, Work]], World]
@@ -156,6 +160,7 @@ class Search:
     check: Callable[[State], None] = check_always
     undisturbed: State | None = None
     _numbers: Any = field(default_factory=count)
+    _checked: set[Any] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         if len({*self.bits, self.later_bits}) == 1:
@@ -173,9 +178,10 @@ class Search:
         (process,) = world.processes
         try:
             while not process.ended:
-                self.check(world.visible())
+                self._check(world.visible())
                 self._advance(process)
             _raise_error_of(process)
+            self._check(world.visible())
             return world.visible()
         finally:
             world.close()
@@ -183,6 +189,13 @@ class Search:
     def _advance(self, process: Process, fault: Exception | None = None) -> None:
         process.advance(fault)
         self.steps += 1
+
+    def _check(self, state: State) -> None:
+        """Check what is there, if it is new."""
+        key = freeze(state)
+        if key not in self._checked:
+            self.check(state)
+            self._checked.add(key)
 
     def go_on(self, process: Process, fault: Exception | None = None) -> None:
         """Let a process carry out its step, and what follows that no other one can tell apart."""
@@ -203,7 +216,7 @@ class Search:
             raise BrokenError("a run made the artifact, but a loss of power can undo it")
         for state in (visible, *after):
             self.check_storage(state)
-        about = tuple((process.step, process.history) for process in world.processes)
+        about = tuple((p.step, p.steps, p.history) for p in world.processes)
         return freeze(visible), frozenset(map(freeze, after)), about
 
     def check_storage(self, state: State) -> None:
@@ -212,9 +225,8 @@ class Search:
         if key in self.storages:
             return
         self.storages.add(key)
-        self.check(state)
+        self._check(state)
         end = self._run_alone(state)
-        self.check(end)
         check_end(end, self.undisturbed)
 
     def follow(self, schedule: Schedule, switches: int, faults: int) -> list[Schedule]:
@@ -232,7 +244,7 @@ class Search:
                     self.go_on(process)
             while True:
                 if len(done) >= len(schedule):
-                    key = self.check_state(world)
+                    key = (self.check_state(world), done[-1][0] if done else 0)
                     left = (switches - _switches(done)) * 10 + faults - _faults(done)
                     if self.states.get(key, -1) >= left:
                         break

@@ -40,8 +40,13 @@ class Step(NamedTuple):
 
     @property
     def shared(self) -> bool:
-        """Whether it matters to others when it happens."""
-        return self.name not in {"write", "sync_file", "part"} and not is_temporary(self.path)
+        """Whether it matters to others when it happens.
+
+        Directories are made and never removed, so that looking for one is no matter of order: what
+        follows is.
+        """
+        alone = {"write", "sync_file", "is_directory", "part"}
+        return self.name not in alone and not is_temporary(self.path)
 
 
 class Process:
@@ -53,11 +58,15 @@ class Process:
         self.step: Step | None = None
         self.error: BaseException | None = None
         self.history = 0
+        self.steps = 0
         self._run = run
         self._fault: Exception | None = None
         self._killed = False
-        self._go = threading.Semaphore(0)
-        self._waits = threading.Semaphore(0)
+        # Locks that one thread takes and the other one gives back: the fastest way to take turns.
+        self._go = threading.Lock()
+        self._waits = threading.Lock()
+        self._go.acquire()
+        self._waits.acquire()
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._thread.start()
         self._waits.acquire()
@@ -70,6 +79,7 @@ class Process:
     def advance(self, fault: Exception | None = None) -> None:
         """Let it carry out its step and go on to the next one."""
         self._fault = fault
+        self.steps += 1
         self._go.release()
         self._waits.acquire()
 
@@ -270,7 +280,7 @@ class SimulatedPosix(Posix):
             self.disk.set(path, None)
 
     def is_directory(self, path: Path) -> bool:
-        self._wait("look", path)
+        self._wait("is_directory", path)
         there = super().is_directory(path)
         self.process.saw(there)
         return there
@@ -326,6 +336,7 @@ class World(Protocol):
 class LocalWorld:
     """Processes on a directory."""
 
+    posix: type[SimulatedPosix] = SimulatedPosix
     faults: tuple[Exception, ...] = ()
 
     def __init__(self, root: Path, state: State, works: dict[str, Work]) -> None:
@@ -335,7 +346,7 @@ class LocalWorld:
 
     def _runner(self, work: Work) -> Callable[[Process], bool]:
         def run(process: Process) -> bool:
-            return work(Directory(LocalBackend(self.disk.root, SimulatedPosix(self.disk, process))))
+            return work(Directory(LocalBackend(self.disk.root, self.posix(self.disk, process))))
 
         return run
 
@@ -354,6 +365,7 @@ class LocalWorld:
 class ObjectWorld:
     """Processes on an object store."""
 
+    client: type[Client] = Client
     faults: tuple[Exception, ...] = (LOST,)
 
     def __init__(self, _: Path, state: State, works: dict[str, Work]) -> None:
@@ -363,7 +375,7 @@ class ObjectWorld:
 
     def _runner(self, work: Work) -> Callable[[Process], bool]:
         def run(process: Process) -> bool:
-            client = Client(self.store, lambda *step: process.wait(Step(*step)), process.saw)
+            client = self.client(self.store, lambda *step: process.wait(Step(*step)), process.saw)
             return work(Directory(ObjectBackend(URI, client)))
 
         return run
@@ -383,5 +395,3 @@ class ObjectWorld:
 def freeze(state: State) -> frozenset[tuple[str, bytes]]:
     """Return a state as a key."""
     return frozenset(state.items())
-
-
