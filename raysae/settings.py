@@ -30,7 +30,7 @@ SHORT_FORMS = {
 }
 """Options people type most, and the field that each one sets."""
 
-SWITCHES = ("--plan",)
+SWITCHES = ("--plan", "--json", "--repair", "--delete", "--used_caches")
 """Yes/no options that may stand without a value."""
 
 

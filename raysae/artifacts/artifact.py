@@ -99,6 +99,9 @@ class Artifact:
     def begin(self, shards: int = 0) -> None:
         """Say what will be made here, or check that this very thing is being made here.
 
+        A run that goes on with what another one left writes `spec.json` again, so that whoever
+        removes what nobody works on (`raysae.upkeep.collect`) sees that somebody does.
+
         Args:
             shards: How many shards there will be, for those who look at a half-done artifact.
 
@@ -106,8 +109,14 @@ class Artifact:
             DataError: The directory holds another specification.
         """
         content = to_json({"spec": self.spec.to_json(), "shards": shards})
-        if not self.directory.create(SPEC_FILE, content):
-            self._compare(SPEC_FILE, self.directory.read_json(SPEC_FILE))
+        try:
+            stored = self.directory.read_json(SPEC_FILE)
+        except FileNotFoundError:
+            if self.directory.create(SPEC_FILE, content):
+                return
+            stored = self.directory.read_json(SPEC_FILE)
+        self._compare(SPEC_FILE, stored)
+        self.directory.put_bytes(SPEC_FILE, content)
 
     def is_finished(self) -> bool:
         """Whether all of it is there: `metadata.json`, and every file that it and its shards list.
@@ -232,6 +241,7 @@ class Artifact:
         """Remove the marks of attempts that did not end: all shards are done."""
         attempts = self.directory / ATTEMPTS
         with suppress(StorageError):
-            for entry in attempts.entries():
-                if not is_temporary(entry.key):  # Another run may be about to give it its name.
-                    attempts.delete(entry.key)
+            # A temporary is what another run is about to give its name.
+            marks = [entry.key for entry in attempts.entries() if not is_temporary(entry.key)]
+            attempts.remove(marks)
+            attempts.prune()

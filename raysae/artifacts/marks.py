@@ -101,18 +101,18 @@ def _read_group(directory: Directory, shards: Sequence[str]) -> Iterator[ShardSt
     for name, data in zip(there, directory.read_many(there), strict=True):
         if data is not None:
             try:
-                marks[name] = _parse(data, directory.describe(name))
+                marks[name] = parse_mark(data, directory.describe(name))
             except RaysaeError as error:
                 problems[name] = str(error)
     files = {name: records_from_json(mark["files"]) for name, mark in marks.items()}
     listed = [record.name for records in files.values() for record in records]
     found = dict(zip(listed, directory.sizes(listed), strict=True))
     for shard, name in zip(shards, names, strict=True):
-        problem = problems.get(name) or _first_problem(directory, files.get(name, []), found)
+        problem = problems.get(name) or first_problem(directory, files.get(name, []), found)
         yield ShardState(shard, None if problem else marks.get(name), problem)
 
 
-def _first_problem(
+def first_problem(
     directory: Directory, records: Sequence[FileRecord], sizes: Mapping[str, int | None]
 ) -> str:
     """Say which file is not there as it was listed, or nothing."""
@@ -127,7 +127,7 @@ def _first_problem(
     return ""
 
 
-def _parse(data: bytes, where: str) -> Mark:
+def parse_mark(data: bytes, where: str) -> Mark:
     """Read a mark.
 
     Raises:

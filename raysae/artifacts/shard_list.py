@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 from raysae.artifacts.files import CHECKSUM, FileRecord, publish_file
 from raysae.artifacts.shards import ShardSpec
 from raysae.errors import DataError
-from raysae.storage import Directory
+from raysae.storage import Directory, finished_or_gone
 
 SHARD_LIST_SCHEMA = pa.schema(
     [
@@ -36,6 +37,11 @@ _PREFIX = "shards-"
 _ROWS_AT_ONCE = 4096
 
 
+def is_shard_list(name: str) -> bool:
+    """Whether a file that an artifact's metadata lists is its table of shards."""
+    return name.startswith(_PREFIX) and name.endswith(".parquet")
+
+
 def write_shard_list(
     directory: Directory, shards: Iterable[ShardSpec], marks: Iterable[Mapping[str, Any]]
 ) -> FileRecord:
@@ -46,9 +52,8 @@ def write_shard_list(
         shards: All shards, in order.
         marks: Their marks, in the same order; read one at a time.
     """
-    local = directory.scratch(f"{_PREFIX}list")
     rows: list[dict[str, Any]] = []
-    try:
+    with finished_or_gone(directory.scratch(f"{_PREFIX}list")) as local:
         with pq.ParquetWriter(local, SHARD_LIST_SCHEMA, compression="zstd") as writer:
             for shard, mark in zip(shards, marks, strict=True):
                 rows += _rows(shard, mark)
@@ -57,8 +62,6 @@ def write_shard_list(
                     rows = []
             writer.write_table(pa.Table.from_pylist(rows, SHARD_LIST_SCHEMA))
         return publish_file(directory, local, f"{_PREFIX}{CHECKSUM}.parquet")
-    finally:
-        local.unlink(missing_ok=True)
 
 
 def _rows(shard: ShardSpec, mark: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -84,20 +87,51 @@ def listed_files(directory: Directory, files: Sequence[FileRecord]) -> Iterator[
     Raises:
         DataError: The table is damaged.
     """
-    for file in files:
-        if file.name.startswith(_PREFIX):
-            try:
-                yield from _read(directory.read_bytes(file.name))
-            except (pa.ArrowException, OSError, KeyError) as error:
-                where = directory.describe(file.name)
-                raise DataError(
-                    f"{where} is damaged ({error}); delete it and run again."
-                ) from error
+    listed = shard_files(directory, files)
+    while part := [one.file for one in islice(listed, _ROWS_AT_ONCE)]:
+        yield part
 
 
-def _read(data: bytes) -> Iterator[list[FileRecord]]:
-    columns = ("name", "size", "sha256")
-    with pq.ParquetFile(pa.BufferReader(data)) as table:
-        for batch in table.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
-            values = (batch.column(name).to_pylist() for name in columns)
-            yield [FileRecord(*one) for one in zip(*values, strict=True)]
+class ListedFile(NamedTuple):
+    """One row of the table: a file, and the shard that it belongs to.
+
+    Attributes:
+        shard: The shard's name.
+        rows: The shard's rows that were used.
+        rejected: The shard's rows that could not be.
+        file: The file.
+    """
+
+    shard: str
+    rows: int
+    rejected: int
+    file: FileRecord
+
+
+def shard_files(directory: Directory, files: Sequence[FileRecord]) -> Iterator[ListedFile]:
+    """Yield what an artifact's table lists, in order of the shards, some thousand in memory.
+
+    Args:
+        directory: The artifact.
+        files: Those that its metadata lists; without a table among them there is nothing to yield.
+
+    Raises:
+        FileNotFoundError: The table is not there.
+        DataError: It is damaged.
+    """
+    columns = ["shard", "rows", "rejected", "name", "size", "sha256"]
+    for listed in files:
+        if not is_shard_list(listed.name):
+            continue
+        data = directory.read_bytes(listed.name)
+        try:
+            with pq.ParquetFile(pa.BufferReader(data)) as table:
+                for batch in table.iter_batches(_ROWS_AT_ONCE, columns=columns):
+                    values = (batch.column(name).to_pylist() for name in columns)
+                    for shard, rows, rejected, *file in zip(*values, strict=True):
+                        yield ListedFile(shard, rows, rejected, FileRecord(*file))
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise DataError(
+                f"{directory.describe(listed.name)} is damaged ({error}); delete it and run again, "
+                "which lists the shards anew."
+            ) from error

@@ -5,6 +5,7 @@
 turns a scorer's rows into the kept samples.
 """
 
+from raysae.artifacts import SCORE_SCHEMA
 from raysae.scoring.pool import TopToken
 from raysae.scoring.scorers import (
     SAE_SCORERS,
@@ -14,7 +15,6 @@ from raysae.scoring.scorers import (
 from raysae.scoring.selection import KEPT_SCHEMA, Selection, first_of_each_id, select
 from raysae.scoring.settings import ScoreSettings, SelectionSettings, WeightSettings
 from raysae.scoring.state import read_top_tokens, write_top_tokens
-from raysae.scoring.table import SCORE_SCHEMA
 from raysae.scoring.tokens import draw_ordinals
 from raysae.scoring.top_tokens import FeatureTokens, TopTokens
 from raysae.scoring.weights import WEIGHTS_SCHEMA, FeatureWeights

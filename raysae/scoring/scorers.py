@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from raysae.artifacts import SCORE_SCHEMA
 from raysae.errors import DataError
 from raysae.sample import TokenBatch
 from raysae.scoring.active import active_features
@@ -38,7 +39,6 @@ from raysae.scoring.reduction import (
     without_features,
 )
 from raysae.scoring.settings import ScoreSettings
-from raysae.scoring.table import SCORE_SCHEMA
 from raysae.scoring.tokens import (
     IMAGE,
     TEXT,

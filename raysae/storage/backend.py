@@ -21,6 +21,22 @@ class Entry(NamedTuple):
     modified: float
 
 
+class Upload(NamedTuple):
+    """An upload in parts that was begun and neither completed nor given up.
+
+    Attributes:
+        key: What it would become, below the storage's root.
+        upload_id: The store's name for it.
+        begun: When it was begun, in seconds by the store's clock.
+        size: Bytes of the parts that have arrived.
+    """
+
+    key: str
+    upload_id: str
+    begun: float
+    size: int
+
+
 class Backend(Protocol):
     """Files below a root, by keys with forward slashes.
 
@@ -46,6 +62,14 @@ class Backend(Protocol):
 
     def put_bytes(self, key: str, data: bytes) -> None:
         """Publish some bytes."""
+        ...
+
+    def copy(self, source: str, key: str) -> None:
+        """Publish a file under a second key.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
         ...
 
     def create(self, key: str, data: bytes) -> bool:
@@ -84,6 +108,38 @@ class Backend(Protocol):
         """Remove a file, if it is there."""
         ...
 
+    def remove(self, keys: Sequence[str]) -> None:
+        """Remove many files, those that are there, but none through a symbolic link.
+
+        Raises:
+            StorageError: It was denied, or a directory on the way is a link; some may be gone.
+        """
+        ...
+
+    def is_inside(self, prefix: str) -> bool:
+        """Whether a directory lies below the root itself, not behind a symbolic link."""
+        ...
+
+    def prune(self, prefix: str) -> None:
+        """Remove what directories without any file there are in a directory, and itself."""
+        ...
+
+    def unfinished_uploads(self, prefix: str) -> Iterator[Upload]:
+        """Yield what was sent in parts and never ended, if the store keeps such parts."""
+        ...
+
+    def abort_upload(self, upload: Upload) -> None:
+        """Give an unfinished upload up."""
+        ...
+
+    def stream(self, key: str) -> Iterator[bytes | memoryview]:
+        """Yield a file's bytes in pieces, each of them good until the next one is asked for.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+        ...
+
     def open_copy(self, key: str) -> int:
         """Return a descriptor, opened for reading, of the file or of a copy on this machine.
 
@@ -95,7 +151,7 @@ class Backend(Protocol):
         ...
 
     def fetch(self, key: str, target: Path) -> None:
-        """Copy a file to a new local path.
+        """Copy a file to a new local path, where it must not be written to.
 
         Raises:
             FileNotFoundError: It is not there.

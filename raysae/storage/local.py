@@ -7,6 +7,7 @@ the directory is synced.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -16,15 +17,18 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from raysae.errors import StorageError
-from raysae.storage.backend import Entry
+from raysae.storage.backend import Entry, Upload
 from raysae.storage.posix import Posix
+from raysae.storage.removal import is_inside, prune, remove_inside
+from raysae.storage.scratch import FULL, full_disk
 from raysae.storage.temporaries import temporary_name
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-_FULL = {errno.ENOSPC: "is full", errno.EDQUOT: "has reached its quota"}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_PRUNED_AT_MOST = 20
+_PIECE_BYTES = 4 << 20
 _NO_LINKS = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -50,11 +54,8 @@ def _one_sentence(
 def explained(error: OSError, root: Path) -> StorageError:
     """Say what an error of the system means for a storage, and what can be done."""
     where = error.filename2 or error.filename or root
-    if error.errno in _FULL:
-        return StorageError(
-            f"storage: the disk of {where} {_FULL[error.errno]}; free some space or name another "
-            "storage, and run again: what is finished is kept."
-        )
+    if error.errno in FULL:
+        return full_disk(where, error.errno)
     if error.errno in _DENIED:
         return StorageError(
             f"storage: {where} is denied ({error.strerror}); allow it or name another storage, and "
@@ -64,6 +65,19 @@ def explained(error: OSError, root: Path) -> StorageError:
         f"storage: {where} cannot be used ({error.strerror or error}); mend it or name another "
         "storage, and run again."
     )
+
+
+def _again_if_pruned(call: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Call again where a directory that was there or just made is gone: `prune` was faster."""
+
+    @wraps(call)
+    def persistent(*arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
+        for _ in range(_PRUNED_AT_MOST):
+            with suppress(FileNotFoundError):
+                return call(*arguments, **named)
+        return call(*arguments, **named)
+
+    return persistent
 
 
 @contextmanager
@@ -96,6 +110,7 @@ class LocalBackend:
         return str(self.root / key)
 
     @_one_sentence
+    @_again_if_pruned
     def scratch(self, key: str) -> Path:
         """Return a temporary path beside `key`, on the same file system."""
         directory = (self.root / key).parent
@@ -129,6 +144,7 @@ class LocalBackend:
         self._posix.sync_directory(final.parent)
 
     @_one_sentence
+    @_again_if_pruned
     def put_bytes(self, key: str, data: bytes) -> None:
         """Publish some bytes."""
         temporary = self.scratch(key)
@@ -142,6 +158,20 @@ class LocalBackend:
         self._posix.sync_directory(temporary.parent)
 
     @_one_sentence
+    @_again_if_pruned
+    def copy(self, source: str, key: str) -> None:
+        """Publish a file under a second name."""
+        temporary = self.scratch(key)
+        try:
+            self._posix.link(self.root / source, temporary)
+            self._posix.replace(temporary, self.root / key)
+        finally:
+            # Two names of one file are not replaced by each other.
+            self._posix.unlink(temporary)
+        self._posix.sync_directory(temporary.parent)
+
+    @_one_sentence
+    @_again_if_pruned
     def create(self, key: str, data: bytes) -> bool:
         """Publish some bytes unless the name is taken: a hard link fails then, in one step."""
         temporary = self.scratch(key)
@@ -221,6 +251,39 @@ class LocalBackend:
             self._posix.unlink(self.root / key)
 
     @_one_sentence
+    def remove(self, keys: Sequence[str]) -> None:
+        """Remove many files, none of them through a symbolic link."""
+        for key in keys:
+            remove_inside(self.root, key)
+
+    def is_inside(self, prefix: str) -> bool:
+        """Whether no part of a directory's name below the root is a symbolic link."""
+        return is_inside(self.root, prefix)
+
+    def prune(self, prefix: str) -> None:
+        """Remove empty directories; those that just came to hold something stay."""
+        prune(self.root, prefix)
+
+    def unfinished_uploads(self, prefix: str) -> Iterator[Upload]:  # noqa: ARG002
+        """Yield nothing: unfinished files are temporaries here, which `entries` lists."""
+        return iter(())
+
+    def abort_upload(self, upload: Upload) -> None:
+        """Do nothing: there are none."""
+
+    def stream(self, key: str) -> Iterator[memoryview]:
+        """Yield a file's bytes, all in one buffer that each piece overwrites."""
+        buffer = memoryview(bytearray(_PIECE_BYTES))
+        descriptor = self.open_copy(key)
+        with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - of a descriptor
+            while count := self._next_piece(file, buffer):
+                yield buffer[:count]
+
+    @_one_sentence
+    def _next_piece(self, file: io.FileIO, buffer: memoryview) -> int:
+        return file.readinto(buffer) or 0
+
+    @_one_sentence
     def open_copy(self, key: str) -> int:
         """Open the file itself."""
         with _no_file(key), (self.root / key).open("rb") as file:
@@ -228,13 +291,17 @@ class LocalBackend:
 
     @_one_sentence
     def fetch(self, key: str, target: Path) -> None:
-        """Copy a file."""
-        try:
-            with _no_file(key):
-                shutil.copyfile(self.root / key, target)
-        except BaseException:
-            target.unlink(missing_ok=True)
-            raise
+        """Give a file a second name, or a link to it on another file system."""
+        source = self.root / key
+        with _no_file(key):
+            if not source.is_file():
+                raise FileNotFoundError(key)
+            try:
+                os.link(source, target)
+            except FileNotFoundError:
+                raise
+            except OSError:
+                target.symlink_to(source)
 
     @_one_sentence
     def free_bytes(self) -> int | None:

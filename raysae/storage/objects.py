@@ -12,15 +12,17 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from glob import has_magic
 from pathlib import Path
 from typing import Any, TypeVar
 
 from raysae.errors import StorageError
-from raysae.storage.backend import Entry
+from raysae.storage.backend import Entry, Upload
 from raysae.storage.filesystems import object_filesystem
 from raysae.storage.node_cache import DIRECTORY_VARIABLE, open_cached
 from raysae.storage.retry import retrying
+from raysae.storage.s3_requests import S3Requests
 from raysae.storage.temporaries import is_temporary, temporary_name, writer_is_dead
 from raysae.storage.uris import ObjectUri
 
@@ -31,6 +33,9 @@ LISTED_AT_ONCE = 3
 
 READ_AT_ONCE = 256
 """Small objects read at the same time by `read_many`, so that memory is bounded."""
+
+_PIECE_BYTES = 16 << 20
+"""Bytes of one request of `stream`."""
 
 _TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")
 """Under which name a listing tells when an object was written, by client."""
@@ -93,6 +98,10 @@ class ObjectBackend:
         """Send some bytes in one request."""
         self._do("written", key, lambda: self._fs.pipe_file(self._path(key), data))
 
+    def copy(self, source: str, key: str) -> None:
+        """Let the store copy an object."""
+        self._do("copied", source, lambda: self._fs.cp_file(self._path(source), self._path(key)))
+
     def create(self, key: str, data: bytes) -> bool:
         """Send some bytes on condition that the key is free.
 
@@ -133,7 +142,9 @@ class ObjectBackend:
         paths = [path for path in map(self._path, keys) if not has_magic(path)]
         if not paths:
             return {}
-        found = self._do("read", keys[0], lambda: self._fs.cat(paths, on_error="return"))
+        found = self._do(
+            "read", keys[0], lambda: self._fs.cat(paths, on_error="return", **self._one)
+        )
         return found if isinstance(found, dict) else {paths[0]: found}
 
     def _read_if_there(self, key: str) -> bytes | None:
@@ -160,8 +171,15 @@ class ObjectBackend:
         return [found.get(key) for key in keys]
 
     def entries(self, prefix: str) -> Iterator[Entry]:
-        """Yield all objects below a prefix."""
-        return iter(sorted(self._find(prefix, "")))
+        """Yield all objects below a prefix, from S3 page by page."""
+        if (s3 := self._s3) is None:
+            return iter(sorted(self._find(prefix, "")))
+        return (Entry(*one) for one in s3.listed(f"{prefix}/" if prefix else ""))
+
+    @property
+    def _s3(self) -> S3Requests | None:
+        """What only S3 is asked, if this is s3fs' client."""
+        return S3Requests(self.uri, self._fs) if hasattr(self._fs, "call_s3") else None
 
     def _find(self, directory: str, start: str) -> list[Entry]:
         """List the objects below a directory, of which only those whose names begin so."""
@@ -199,6 +217,42 @@ class ObjectBackend:
             self._do("deleted", key, lambda: self._fs.rm_file(self._path(key)))
         except FileNotFoundError:
             return
+
+    def remove(self, keys: Sequence[str]) -> None:
+        """Remove many objects, those that are there; S3 takes a thousand in a request."""
+        if (s3 := self._s3) is not None:
+            s3.delete(keys)
+        else:
+            for key in keys:
+                self.delete(key)
+
+    def is_inside(self, prefix: str) -> bool:  # noqa: ARG002
+        """Object stores have no symbolic links."""
+        return True
+
+    def prune(self, prefix: str) -> None:
+        """Do nothing: there are no directories."""
+
+    def unfinished_uploads(self, prefix: str) -> Iterator[Upload]:
+        """Yield what was sent in parts and never ended; only S3 keeps such parts for good."""
+        if (s3 := self._s3) is not None:
+            yield from s3.unfinished_uploads(f"{prefix}/" if prefix else "")
+
+    def abort_upload(self, upload: Upload) -> None:
+        """Give an unfinished upload up."""
+        if (s3 := self._s3) is not None:
+            s3.abort_upload(upload)
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """Yield an object's bytes, a range in each request, so that any of them can be repeated."""
+        path = self._path(key)
+        size = self.size(key)
+        if size is None:
+            raise FileNotFoundError(self.describe(key))
+        for start in range(0, size, _PIECE_BYTES):
+            stop = min(start + _PIECE_BYTES, size)
+            piece: bytes = self._do("read", key, partial(self._fs.cat_file, path, start, stop))
+            yield piece
 
     def open_copy(self, key: str) -> int:
         """Open a copy in this machine's cache, which is made if there is none."""

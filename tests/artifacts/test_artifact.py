@@ -99,7 +99,7 @@ def test_a_new_artifact_is_not_finished(made: Artifact) -> None:
     made.begin(7)
     made.begin(8)
     assert not made.is_finished()
-    assert made.directory.read_json(SPEC_FILE) == {"spec": SPEC.to_json(), "shards": 7}
+    assert made.directory.read_json(SPEC_FILE) == {"spec": SPEC.to_json(), "shards": 8}
     with pytest.raises(DataError, match=r"is not finished; run the job"):
         made.metadata()
 

@@ -98,7 +98,7 @@ class Client:
     def cat_file(self, path: str, **_: Any) -> bytes:
         return self._request("get", path, lambda: self._held(path))
 
-    def cat(self, paths: list[str], on_error: str) -> dict[str, Any]:
+    def cat(self, paths: list[str], on_error: str, **_: Any) -> dict[str, Any]:
         assert on_error == "return"
         return self._request("get many", paths[0], lambda: {p: self._held_or_not(p) for p in paths})
 

@@ -202,7 +202,7 @@ def test_many_are_read_with_few_requests(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_one_of_many_that_fails_is_read_again() -> None:
     class Broken(Client):
-        def cat(self, paths: list[str], on_error: str) -> dict[str, Any]:
+        def cat(self, paths: list[str], on_error: str, **_: Any) -> dict[str, Any]:
             found = super().cat(paths, on_error)
             return {**found, paths[1]: OSError("connection reset")}
 
@@ -212,7 +212,7 @@ def test_one_of_many_that_fails_is_read_again() -> None:
 
 def test_a_client_that_answers_for_one_path_without_its_name(tmp_path: Path) -> None:
     class Bare(Client):
-        def cat(self, paths: list[str], on_error: str) -> Any:
+        def cat(self, paths: list[str], on_error: str, **_: Any) -> Any:
             return super().cat(paths, on_error)[paths[0]]
 
     backend = ObjectBackend(URI, Bare(Store({"bucket/pre fix/a": b"1"})))

@@ -1,0 +1,71 @@
+"""Removing files of a directory tree without ever leaving it through a symbolic link."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from raysae.errors import StorageError
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+def is_inside(root: Path, key: str) -> bool:
+    """Whether a name below a root lies there itself, and no part of it is a symbolic link."""
+    path = root
+    for part in key.split("/") if key else ():
+        path /= part
+        if path.is_symlink():
+            return False
+    return True
+
+
+def remove_inside(root: Path, key: str) -> None:
+    """Remove a file, if it is there; a symbolic link is removed itself, never what it leads to.
+
+    Each directory on the way is opened from the one before it, so that none can be exchanged for a
+    link meanwhile.
+
+    Raises:
+        StorageError: A directory on the way is a symbolic link.
+        OSError: The system refused.
+    """
+    *parents, name = key.split("/")
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for part in parents:
+            try:
+                below = os.open(part, _DIRECTORY, dir_fd=descriptor)
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                if error.errno in {errno.ELOOP, errno.ENOTDIR}:
+                    raise StorageError(
+                        f"storage: {root / key} is reached through a symbolic link, so it is left "
+                        "alone; remove it by hand where it lies."
+                    ) from error
+                raise
+            os.close(descriptor)
+            descriptor = below
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=descriptor)
+    except OSError as error:
+        error.filename = str(root / key)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def prune(root: Path, key: str) -> None:
+    """Remove the empty directories in a directory, and itself if it is empty then.
+
+    Only `rmdir` is called, which refuses a directory that holds anything; links are not followed.
+    """
+    directory = root / key
+    if not is_inside(root, key):
+        return
+    for parent, _, _ in os.walk(directory, topdown=False, followlinks=False):
+        with suppress(OSError):
+            Path(parent).rmdir()
