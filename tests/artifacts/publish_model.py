@@ -12,7 +12,7 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -260,11 +260,11 @@ class Search:
                     branches += [[*done, other] for other in choices[1:]]
                 done.append(choice)
                 self.go_on(world.processes[choice[0]], choice[1])
-            return branches
         except BrokenError as error:
             raise BrokenError(f"{error}; in {self.told(done)}") from error
         finally:
             world.close()
+        return branches
 
     def _choices(self, world: World, done: Schedule, switches: int, faults: int) -> Schedule:
         """Return what may happen next; the first choice is to go on as before."""
@@ -343,7 +343,7 @@ def _raise_error_of(process: Process) -> None:
 
 
 def _switches(done: Schedule) -> int:
-    return sum(one[0] != other[0] for one, other in zip(done, done[1:], strict=False))
+    return sum(one[0] != other[0] for one, other in pairwise(done))
 
 
 def _faults(done: Schedule) -> int:

@@ -145,6 +145,7 @@ def damaged(state: State, damage: str) -> State:
         "a finished artifact without a file": without(state, data),
         "a finished artifact whose file is short": {**state, data: b""},
         "a finished artifact without a table": without(state, table),
+        "a finished artifact without a mark": without(state, mark),
         "a finished artifact without a mark and its file": without(state, data, mark),
         "dead attempts": {
             **unfinished,
@@ -163,6 +164,7 @@ DAMAGES = (
     "a finished artifact without a file",
     "a finished artifact whose file is short",
     "a finished artifact without a table",
+    "a finished artifact without a mark",
     "a finished artifact without a mark and its file",
     "dead attempts",
 )
@@ -175,6 +177,7 @@ def test_a_run_mends_what_was_damaged(kind: MakeWorld, place: Path, damage: str,
     whole = complete(Search(kind, place, ["a"], "a"))
     search = Search(kind, place, [bits], bits, check=lambda _: None)
     search.start = damaged(whole, damage)
+    search.undisturbed = whole if bits == "a" else None
     search.one_process()
     end = search._run_alone(search.start)
     check_always(end)
@@ -246,7 +249,7 @@ class WritingInPlace(SimulatedPosix):
         (WithoutFileSync, "holds something else|Expecting value|Unterminated"),
         (WithoutDirectorySync, "which is not there|a loss of power can undo it"),
         (ReplacingLinks, "tell different|which is not there"),
-        (WritingInPlace, "holds something else"),
+        (WritingInPlace, "holds something else|is damaged"),
     ],
 )
 def test_a_broken_file_system_is_found_out(

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -42,11 +43,12 @@ class Step(NamedTuple):
     def shared(self) -> bool:
         """Whether it matters to others when it happens.
 
-        Directories are made and never removed, so that looking for one is no matter of order: what
-        follows is.
+        Directories are made, and never removed but for that of the attempts, so that looking for
+        one is no matter of order: what follows is.
         """
-        alone = {"write", "sync_file", "is_directory", "part"}
-        return self.name not in alone and not is_temporary(self.path)
+        if self.name in {"is_directory", "write"}:
+            return "attempts" in self.path.split("/")
+        return self.name not in {"sync_file", "part"} and not is_temporary(self.path)
 
 
 class Process:
@@ -242,7 +244,11 @@ class SimulatedPosix(Posix):
 
     def write(self, path: Path, data: bytes) -> None:
         self._wait("write", path)
-        super().write(path, data)
+        try:
+            super().write(path, data)
+        except FileNotFoundError as error:
+            self.process.saw(type(error))
+            raise
         self.disk.set(path, File(data))
 
     def sync_file(self, path: Path) -> None:
@@ -270,6 +276,8 @@ class SimulatedPosix(Posix):
 
     def sync_directory(self, directory: Path) -> None:
         self._wait("sync_directory", directory)
+        if not directory.is_dir():
+            raise FileNotFoundError(directory)
         self.disk.folder(directory).sync()
 
     def unlink(self, path: Path) -> None:
@@ -290,6 +298,13 @@ class SimulatedPosix(Posix):
         if not directory.exists():
             super().make_directory(directory)
             self.disk.set(directory, Folder())
+
+    def remove_directory(self, directory: Path) -> None:
+        """Remove a directory if it is empty."""
+        self._wait("remove_directory", directory)
+        with suppress(OSError):
+            directory.rmdir()
+            self.disk.set(directory, None)
 
     def read(self, path: Path) -> bytes:
         self._wait("look", path)
@@ -312,6 +327,21 @@ class SimulatedPosix(Posix):
         found = [one for one in Posix().files(directory) if one.path.exists()]
         self.process.saw([one.path.name for one in found if not is_temporary(one.path.name)])
         yield from found
+
+
+class SimulatedBackend(LocalBackend):
+    """A directory whose files and directories are removed in steps, too."""
+
+    def __init__(self, posix: SimulatedPosix) -> None:
+        super().__init__(posix.disk.root, posix)
+        self.simulated = posix
+
+    def remove(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self.simulated.unlink(self.root / key)
+
+    def prune(self, prefix: str) -> None:
+        self.simulated.remove_directory(self.root / prefix)
 
 
 class World(Protocol):
@@ -346,7 +376,7 @@ class LocalWorld:
 
     def _runner(self, work: Work) -> Callable[[Process], bool]:
         def run(process: Process) -> bool:
-            return work(Directory(LocalBackend(self.disk.root, self.posix(self.disk, process))))
+            return work(Directory(SimulatedBackend(self.posix(self.disk, process))))
 
         return run
 
