@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import random
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count, pairwise
@@ -25,6 +26,7 @@ from tests.storage.simulator import Process, State, Work, World, freeze
 SPEC = ArtifactSpec("things", 1, {"k": 3})
 PLAN = ShardPlan([3, 1], 2)
 BELOW = f"{SPEC.kind}/{SPEC.id}/"
+METADATA = f"{BELOW}metadata.json"
 OTHERS: State = {
     "raysae.json": b"{}",
     "things/other/metadata.json": b"{}",
@@ -61,7 +63,7 @@ def stage(bits: str) -> Work:
                 with publication.writing(f"{shard.name}-{CHECKSUM}.txt") as local:
                     local.write_bytes(rows_of(shard.name, bits))
                 made.mark_shard(shard.name, publication.records, {"rows": shard.rows})
-        made.finish({"rows": 4}, shards=PLAN)
+        made.finish({"rows": 4, "run": threading.current_thread().name}, shards=PLAN)
         return True
 
     return work
@@ -98,12 +100,12 @@ def check_always(state: State) -> None:
 
 def finished(state: State) -> bool:
     """Whether the artifact says so."""
-    return f"{BELOW}metadata.json" in state
+    return METADATA in state
 
 
 def _check_finished(state: State) -> None:
     """See that a finished artifact holds every row once."""
-    metadata = json.loads(state[f"{BELOW}metadata.json"])
+    metadata = json.loads(state[METADATA])
     if metadata["spec"] != json.loads(state[f"{BELOW}spec.json"])["spec"]:
         raise BrokenError("spec.json and metadata.json tell different things")
     (table,) = _files_of(metadata["files"], state, "metadata.json")
@@ -126,8 +128,16 @@ def check_end(state: State, undisturbed: State | None) -> None:
         raise BrokenError("a run ended, but the artifact is not finished")
     if undisturbed is not None:
         for name in sorted({*state, *undisturbed}):
-            if "/attempts/" not in name and state.get(name) != undisturbed.get(name):
+            if "/attempts/" not in name and _content(state, name) != _content(undisturbed, name):
                 raise BrokenError(f"{name} differs from an undisturbed run's")
+
+
+def _content(state: State, name: str) -> Any:
+    """Return what does not depend on which run it was that finished."""
+    data = state.get(name)
+    if data is None or name != METADATA:
+        return data
+    return {key: value for key, value in json.loads(data).items() if key != "run"}
 
 
 # -- The search
@@ -169,7 +179,7 @@ class Search:
     def world(self, state: State, bits: Sequence[str]) -> World:
         """Return a new storage with processes that wait for their first step."""
         self.runs += 1
-        works = {f"{number}": stage(one) for number, one in enumerate(bits)}
+        works = {f"run {number}": stage(one) for number, one in enumerate(bits)}
         return self.make_world(self.place / f"{next(self._numbers)}", state, works)
 
     def _run_alone(self, state: State) -> State:
@@ -206,6 +216,10 @@ class Search:
     def check_state(self, world: World) -> Any:
         """Check a state if it is new; return its key."""
         visible = world.visible()
+        if finished(self.start) is False and finished(visible):
+            if world.finished_with not in {None, visible[METADATA]}:
+                raise BrokenError("what was finished was written again")
+            world.finished_with = visible[METADATA]
         after = world.after_power_cut()
         for process in world.processes:
             _raise_error_of(process)

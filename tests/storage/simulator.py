@@ -345,10 +345,17 @@ class SimulatedBackend(LocalBackend):
 
 
 class World(Protocol):
-    """A storage, and the processes on it."""
+    """A storage, and the processes on it.
+
+    Attributes:
+        processes: Each of them waits for its next step, or has ended.
+        faults: How a step may end.
+        finished_with: For whoever checks: the content of the file that says that all is done.
+    """
 
     processes: list[Process]
     faults: tuple[Exception, ...]
+    finished_with: bytes | None
 
     def visible(self) -> State:
         """Return what every process sees."""
@@ -367,6 +374,7 @@ class LocalWorld:
     """Processes on a directory."""
 
     posix: type[SimulatedPosix] = SimulatedPosix
+    finished_with: bytes | None = None
     faults: tuple[Exception, ...] = ()
 
     def __init__(self, root: Path, state: State, works: dict[str, Work]) -> None:
@@ -396,6 +404,7 @@ class ObjectWorld:
     """Processes on an object store."""
 
     client: type[Client] = Client
+    finished_with: bytes | None = None
     faults: tuple[Exception, ...] = (LOST,)
 
     def __init__(self, _: Path, state: State, works: dict[str, Work]) -> None:
