@@ -9,14 +9,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
-from raysae.artifacts import read_json
+from raysae.artifacts import METADATA_FILE
 from raysae.job import JobResult, run_job
 from raysae.stages.chain import Chain, ChainSettings
 from raysae.stages.connection import disconnect
 from raysae.stages.result import StageResult
+from raysae.storage import Directory
 
 ChainSettingsT = TypeVar("ChainSettingsT", bound=ChainSettings)
 
@@ -27,13 +27,13 @@ class Stage:
 
     Attributes:
         needs: Stages whose results it reads.
-        where: The directory (or file) of what it makes.
+        where: The directory of what it makes.
         finished: Whether that is there and complete.
         run: Makes it, going on from what an interrupted run left.
     """
 
     needs: tuple[str, ...]
-    where: Callable[[Chain], Path]
+    where: Callable[[Chain], Directory]
     finished: Callable[[Chain], bool]
     run: Callable[[Chain], StageResult]
 
@@ -239,7 +239,7 @@ def run_to(chain: Chain, kind: str, job: str) -> JobResult:
         return JobResult(None, "plan", 0, 0, resumed=False)
     where = STAGES[kind].where(chain)
     result = make(chain, kind)
-    metadata = read_json(where / "metadata.json")
+    metadata = where.read_json(METADATA_FILE)
     counts = metadata.get("counts", metadata)
     sys.stdout.write(f"{job}: {kind} in {where}\n")
     resumed = result is None or result.resumed

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from raysae.storage import Directory, storage_at
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+S3_BUCKET = "raysae-tests"
 
 # A busy machine is no failure.
 settings.register_profile("raysae", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -53,3 +58,35 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.models.tiny import build_model, save_model
 
     return save_model(build_model(), tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of an S3 server with an empty bucket, which this process' clients find."""
+    pytest.importorskip("s3fs")
+    from tests.cluster.s3_server import s3_server as started
+
+    with started(S3_BUCKET) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield server.endpoint
+
+
+def make_storage_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URI of a new storage of the kind that a fixture's parameter names."""
+    if request.param == "local":
+        return str(tmp_path / "a storage ü")
+    request.getfixturevalue("s3_server")
+    return f"s3://{S3_BUCKET}/{uuid.uuid4().hex}/a storage ü"
+
+
+@pytest.fixture(params=["local", "s3"])
+def storage_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URI of an empty storage, of which nothing exists yet."""
+    return make_storage_uri(request, tmp_path)
+
+
+@pytest.fixture
+def storage_root(storage_uri: str) -> Directory:
+    """The root of an empty storage."""
+    return storage_at(storage_uri)

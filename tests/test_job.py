@@ -174,7 +174,7 @@ def test_every_job_is_thin_executable_and_ends_with_its_exit_code(
 
 def test_as_a_process_the_result_is_the_last_line_of_all_output() -> None:
     done = subprocess.run(
-        [sys.executable, str(JOBS / "filter.py"), "--storage", "s3://bucket"],
+        [sys.executable, str(JOBS / "filter.py"), "--storage", "ftp://host/x"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -182,5 +182,5 @@ def test_as_a_process_the_result_is_the_last_line_of_all_output() -> None:
     )
     assert done.returncode == 2
     assert "Traceback" not in done.stdout
-    assert "filter: error: storage: 's3://bucket'" in done.stdout
+    assert "filter: error: storage: 'ftp://host/x'" in done.stdout
     assert result_of(done.stdout)["exit_code"] == 2

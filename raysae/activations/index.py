@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from raysae.activations.format import numpy_type, tokens_schema
-from raysae.activations.mapped_shard import MappedShard
-from raysae.artifacts import content_id
+from raysae.activations.mapped_shard import open_shard
+from raysae.artifacts import FileRecord, Publication, content_id
 from raysae.errors import DataError
-from raysae.storage import put_json
+from raysae.storage import Directory, to_json
 
 
-def write_dataset_index(directory: Path, data_files: Sequence[str]) -> None:
+def write_dataset_index(directory: Directory, data_files: Sequence[str]) -> list[FileRecord]:
     """Write `state.json` and `dataset_info.json` beside the shards of a cache.
 
     They list the token files that count; a cache without them is still complete for `CacheReader`.
@@ -25,31 +24,38 @@ def write_dataset_index(directory: Path, data_files: Sequence[str]) -> None:
         directory: The cache.
         data_files: Names of its token files, in the order in which rows are numbered.
 
+    Returns:
+        The two files.
+
     Raises:
         DataError: No file, or the first one is missing or damaged.
     """
     if not data_files:
         raise DataError(f"{directory}: the cache has no shard; check what its job rejected.")
-    first = MappedShard(directory / data_files[0])
+    first = open_shard(directory, data_files[0])
     schema = tokens_schema(first.d_in, first.dtype)
     features: dict[str, Any] = {
         field.name: _value(str(field.type)) for field in schema if field.name != "activation"
     }
     item = _value(np.dtype(numpy_type(first.dtype)).name)
     features["activation"] = {"feature": item, "length": first.d_in, "_type": "List"}
-    put_json(directory / "dataset_info.json", {"features": features})
-    put_json(
-        directory / "state.json",
-        {
-            "_data_files": [{"filename": name} for name in data_files],
-            "_fingerprint": content_id(list(data_files)),
-            "_format_columns": None,
-            "_format_kwargs": {},
-            "_format_type": None,
-            "_output_all_columns": False,
-            "_split": None,
-        },
+    index = Publication(directory)
+    index.put_bytes("dataset_info.json", to_json({"features": features}))
+    index.put_bytes(
+        "state.json",
+        to_json(
+            {
+                "_data_files": [{"filename": name} for name in data_files],
+                "_fingerprint": content_id(list(data_files)),
+                "_format_columns": None,
+                "_format_kwargs": {},
+                "_format_type": None,
+                "_output_all_columns": False,
+                "_split": None,
+            }
+        ),
     )
+    return index.records
 
 
 def _value(dtype: str) -> Mapping[str, str]:

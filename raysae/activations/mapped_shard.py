@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +13,9 @@ import pyarrow as pa
 
 from raysae.activations.format import read_tokens_schema
 from raysae.errors import DataError
+from raysae.storage import Directory
+
+AGAIN = "delete it and run the job again, which makes this shard anew."
 
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
@@ -30,7 +32,8 @@ class MappedShard:
     The other columns, 13 bytes a row, are copied, so that they need not be looked up by batch.
 
     Args:
-        path: The file.
+        content: The mapped file.
+        where: Its path or URI, for messages.
 
     Attributes:
         d_in: Width of the hidden states.
@@ -38,29 +41,25 @@ class MappedShard:
         rows: Number of tokens.
 
     Raises:
-        DataError: The file is missing, damaged, cut short, or of another format.
+        DataError: The file is damaged, cut short, or of another format.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, content: pa.Buffer, where: str) -> None:
         try:
-            source = pa.memory_map(str(path))
+            source = pa.BufferReader(content)
             with pa.ipc.open_stream(source) as stream:
-                self.d_in, self.dtype = read_tokens_schema(stream.schema, str(path))
+                self.d_in, self.dtype = read_tokens_schema(stream.schema, where)
                 batches = list(stream)
             # A stream that was cut between two batches reads without an error.
             source.seek(max(0, source.size() - len(_END_OF_STREAM)))
             complete = source.read() == _END_OF_STREAM
         except (pa.ArrowException, OSError) as error:
             reason = str(error).splitlines()[0]
-            raise DataError(
-                f"{path} cannot be read ({reason}); delete {path.parent} and run the job again."
-            ) from error
+            raise DataError(f"{where} cannot be read ({reason}); {AGAIN}") from error
         if not complete:
-            raise DataError(f"{path} was cut short; delete {path.parent} and run the job again.")
+            raise DataError(f"{where} was cut short; {AGAIN}")
         if any(column.null_count for batch in batches for column in batch.columns):
-            raise DataError(
-                f"{path} has nulls, which no cache has; delete {path.parent} and run the job again."
-            )
+            raise DataError(f"{where} has nulls, which no cache has; {AGAIN}")
         self._acts = [view_activations(batch) for batch in batches]
         self._starts = np.cumsum([0, *(batch.num_rows for batch in batches)], dtype=np.int64)
         self._columns = {
@@ -68,7 +67,7 @@ class MappedShard:
             for name, dtype in COLUMNS.items()
         }
         self.rows = int(self._starts[-1])
-        self._path = path
+        self._where = where
 
     def gather(
         self,
@@ -91,7 +90,7 @@ class MappedShard:
         """
         if len(row_m) and not 0 <= row_m[0] <= row_m[-1] < self.rows:
             raise IndexError(
-                f"{self._path} has {self.rows} rows, asked for {row_m[0]} to {row_m[-1]}"
+                f"{self._where} has {self.rows} rows, asked for {row_m[0]} to {row_m[-1]}"
             )
         edges = np.searchsorted(row_m, self._starts).tolist()
         for acts_bd, first, (start, stop) in zip(
@@ -103,6 +102,21 @@ class MappedShard:
                 np.take(acts_bd, index_k, axis=0, out=acts_md[start:stop], mode="clip")
         for name, column_m in columns.items():
             np.take(self._columns[name], row_m, out=column_m, mode="clip")
+
+
+def open_shard(directory: Directory, name: str) -> MappedShard:
+    """Map a cache's token file.
+
+    Raises:
+        DataError: It is missing, damaged, cut short, or of another format.
+    """
+    try:
+        content = directory.map(name)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{directory.describe(name)} is missing; run the job again, which makes it anew."
+        ) from error
+    return MappedShard(content, directory.describe(name))
 
 
 def view_activations(batch: pa.RecordBatch) -> npt.NDArray[Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,9 @@ import pyarrow as pa
 import torch
 
 from raysae.activations.format import SAMPLES_SCHEMA, as_torch, numpy_type
-from raysae.activations.mapped_shard import COLUMNS, MappedShard
+from raysae.activations.mapped_shard import AGAIN, COLUMNS, MappedShard, open_shard
 from raysae.errors import DataError
+from raysae.storage import Directory
 
 OPEN_SHARDS = 32
 """Shards mapped at a time: several windows of the reading order, far from any limit on files."""
@@ -67,14 +67,17 @@ class CacheReader:
     """
 
     def __init__(
-        self, directory: Path, data_files: Sequence[str], shard_rows: Sequence[int] | None = None
+        self,
+        directory: Directory,
+        data_files: Sequence[str],
+        shard_rows: Sequence[int] | None = None,
     ) -> None:
         if not data_files:
             raise DataError(f"{directory}: the cache has no shard; check what its job rejected.")
         self._directory = directory
         self._data_files = tuple(data_files)
         self._open: OrderedDict[int, MappedShard] = OrderedDict()
-        first = MappedShard(directory / data_files[0])
+        first = open_shard(directory, data_files[0])
         self.d_in, self.dtype = first.d_in, first.dtype
         self.shard_rows: tuple[int, ...] = ()
         if shard_rows is None:
@@ -140,22 +143,22 @@ class CacheReader:
             columns["token_id"],
         )
 
-    def read_samples(self, shard: int) -> pa.Table:
+    def read_samples(self, name: str) -> pa.Table:
         """Read a shard's samples table: the columns of `SAMPLES_SCHEMA`, one row per sample.
+
+        Args:
+            name: The samples file, as the shard's done mark names it.
 
         Raises:
             DataError: It is missing or damaged.
         """
-        name = self._data_files[shard].removesuffix(".arrow") + ".samples.arrow"
-        path = self._directory / name
+        path = self._directory.describe(name)
         try:
-            with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as stream:
+            with pa.ipc.open_stream(self._directory.read_bytes(name)) as stream:
                 table = stream.read_all()
         except (pa.ArrowException, OSError) as error:
             reason = str(error).splitlines()[0]
-            raise DataError(
-                f"{path} cannot be read ({reason}); delete {path.parent} and run the job again."
-            ) from error
+            raise DataError(f"{path} cannot be read ({reason}); {AGAIN}") from error
         if not table.schema.equals(SAMPLES_SCHEMA):
             raise DataError(f"{path} has other columns than a samples table:\n{table.schema}")
         return table
@@ -174,17 +177,15 @@ class CacheReader:
         return shard
 
     def _map(self, number: int) -> MappedShard:
-        path = self._directory / self._data_files[number]
-        shard = MappedShard(path)
+        name = self._data_files[number]
+        shard, path = open_shard(self._directory, name), self._directory.describe(name)
         if (shard.d_in, shard.dtype) != (self.d_in, self.dtype):
             raise DataError(
                 f"{path} holds {shard.dtype} of width {shard.d_in}, the first shard {self.dtype} "
-                f"of width {self.d_in}; a cache's shards must be alike: delete {path.parent} "
-                f"and run the job again."
+                f"of width {self.d_in}; a cache's shards must be alike: {AGAIN}"
             )
         if self.shard_rows and shard.rows != self.shard_rows[number]:
             raise DataError(
-                f"{path} has {shard.rows} rows, its mark says {self.shard_rows[number]}; delete "
-                f"{path.parent} and run the job again."
+                f"{path} has {shard.rows} rows, its mark says {self.shard_rows[number]}; {AGAIN}"
             )
         return shard

@@ -21,15 +21,11 @@ from raysae.activations.format import (
     row_bytes,
     tokens_schema,
 )
-from raysae.activations.seeded import mix
-
-_LANES = 1024
-"""64-bit words that the checksum sums at a time."""
 
 
 def write_token_file(
     path: Path, columns: TokenColumns, acts_nd: torch.Tensor, source_m: npt.NDArray[np.int64]
-) -> int:
+) -> None:
     """Write tokens in a given order.
 
     Rows are gathered straight into one record batch's memory, which is written and used again: each
@@ -40,23 +36,18 @@ def write_token_file(
         columns: The other columns, m rows, in the order of writing.
         acts_nd: The hidden states, (n, d_in), contiguous, on the CPU.
         source_m: int64 (m,), for each row to write its row in `acts_nd`.
-
-    Returns:
-        A 64-bit checksum of the written activations.
     """
     d_in, dtype = acts_nd.shape[1], dtype_name(acts_nd.dtype)
     schema = tokens_schema(d_in, dtype)
     batch_rows = max(1, MAX_BATCH_BYTES // row_bytes(d_in, dtype))
     stored_nd = as_numpy(acts_nd)
     gathered_bd = np.empty((min(batch_rows, len(source_m)), d_in), dtype=stored_nd.dtype)
-    checksum = 0
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
         for rows in _slices(len(source_m), batch_rows):
             batch_bd = gathered_bd[: rows.stop - rows.start]
             # mode="clip" writes straight into `out`; every index is in range.
             np.take(stored_nd, source_m[rows], axis=0, out=batch_bd, mode="clip")
             flat = batch_bd.reshape(-1)
-            checksum = _checksum(flat, checksum)
             arrays = [
                 columns.sample_n[rows],
                 columns.position_n[rows],
@@ -65,7 +56,6 @@ def write_token_file(
                 activation_array(flat, d_in, dtype),
             ]
             stream.write_batch(pa.RecordBatch.from_arrays([*map(_arrow, arrays)], schema=schema))
-    return checksum
 
 
 def write_samples_file(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
@@ -81,28 +71,3 @@ def _arrow(values: npt.NDArray[Any] | pa.Array) -> pa.Array:
 
 def _slices(total: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, total)) for start in range(0, total, size))
-
-
-def _checksum(values: npt.NDArray[Any], previous: int) -> int:
-    """Continue a 64-bit checksum over numbers: sums weighted by place, modulo 2⁶⁴.
-
-    It tells apart what two runs computed, at the speed of memory; CRC-32 takes four times as long.
-    """
-    data = values.view(np.uint8)
-    whole = len(data) // (8 * _LANES) * 8 * _LANES
-    rest = np.zeros(8 * _LANES, np.uint8)
-    rest[: len(data) - whole] = data[whole:]
-    blocks = (data[:whole], rest)
-    sums_b = np.concatenate(
-        [
-            np.einsum("bl,l->b", block.view(np.uint64).reshape(-1, _LANES), _weights(_LANES))
-            for block in blocks
-        ]
-    )
-    total = np.einsum("b,b->", sums_b, _weights(len(sums_b)))
-    return int(mix(np.array([previous], np.uint64) ^ mix(total[None]))[0])
-
-
-def _weights(n: int) -> npt.NDArray[np.uint64]:
-    """Return n fixed odd numbers, uint64 (n,)."""
-    return mix(np.arange(n, dtype=np.uint64)) | np.uint64(1)

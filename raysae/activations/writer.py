@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,10 @@ from raysae.activations.seeded import permutation
 from raysae.activations.selection import keep_by_norm, keep_of_sample
 from raysae.activations.settings import CacheSettings
 from raysae.activations.shard_file import write_samples_file, write_token_file
+from raysae.artifacts import CHECKSUM, FileRecord, Publication
 from raysae.errors import SettingsError
 from raysae.sample import Modality, TokenBatch
-from raysae.storage import put_file, temporary_sibling
+from raysae.storage import Directory
 
 _NORM_ROWS = 4096
 """Rows whose norms are taken at a time."""
@@ -30,24 +30,38 @@ class ShardFiles:
     """What `ShardWriter.finish` published.
 
     Attributes:
-        data: Name of the token file: `<shard>-<checksum>.arrow`.
-        samples: Name of the samples file: `<shard>-<checksum>.samples.arrow`.
+        records: The token file `<shard>-<checksum>.arrow` and the samples file
+            `<shard>-<checksum>.samples.arrow`.
         rows: Tokens written.
         n_samples: Samples added, those without a kept token included.
         dropped: Tokens that were not written, by rule: `tokens_per_sample`, `image_fraction`,
             `max_norm_ratio`.
     """
 
-    data: str
-    samples: str
+    records: Sequence[FileRecord]
     rows: int
     n_samples: int
     dropped: Mapping[str, int]
 
     @property
-    def names(self) -> list[str]:
-        """Both files, for the shard's done mark."""
-        return [self.data, self.samples]
+    def data(self) -> str:
+        """Name of the token file."""
+        return self.records[0].name
+
+    @property
+    def samples(self) -> str:
+        """Name of the samples file."""
+        return self.records[1].name
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a done mark says of the shard's tokens."""
+        return {
+            "data": self.data,
+            "samples": self.samples,
+            "rows": self.rows,
+            "n_samples": self.n_samples,
+            "dropped": dict(self.dropped),
+        }
 
 
 @dataclass(frozen=True)
@@ -73,7 +87,7 @@ class ShardWriter:
     samples were added.
 
     Args:
-        directory: Where the files go; it is created.
+        directory: Where the files go.
         shard_name: As in `ShardSpec.name`; part of the permutation's key.
         d_in: Width of the hidden states.
         dtype: `float32`, `float16` or `bfloat16`: the dtype of what is added, kept to the bit.
@@ -84,7 +98,7 @@ class ShardWriter:
     """
 
     def __init__(
-        self, directory: Path, shard_name: str, d_in: int, dtype: str, settings: CacheSettings
+        self, directory: Directory, shard_name: str, d_in: int, dtype: str, settings: CacheSettings
     ) -> None:
         self._directory = directory
         self._shard_name = shard_name
@@ -141,20 +155,15 @@ class ShardWriter:
         """
         samples = [self._added[index] for index in sorted(self._added)]
         columns, source_n = self._in_file_order(samples)
-        name = self._shard_name
-        token_file = temporary_sibling(self._directory / f"{name}.arrow")
-        samples_file = temporary_sibling(self._directory / f"{name}.samples.arrow")
-        try:
-            checksum = write_token_file(token_file, columns, self._buffer.acts_nd, source_n)
+        files = Publication(self._directory)
+        stem = f"{self._shard_name}-{CHECKSUM}"
+        with (
+            files.writing(f"{stem}.samples.arrow") as samples_file,
+            files.writing(f"{stem}.arrow") as token_file,  # published first, both after the block
+        ):
+            write_token_file(token_file, columns, self._buffer.acts_nd, source_n)
             write_samples_file(samples_file, _samples_columns(samples, columns))
-            stem = f"{name}-{checksum:016x}"
-            put_file(samples_file, self._directory / f"{stem}.samples.arrow")
-            put_file(token_file, self._directory / f"{stem}.arrow")
-        finally:
-            token_file.unlink(missing_ok=True)
-            samples_file.unlink(missing_ok=True)
-        data, table = f"{stem}.arrow", f"{stem}.samples.arrow"
-        return ShardFiles(data, table, len(source_n), len(samples), dict(self._dropped))
+        return ShardFiles(files.records, len(source_n), len(samples), dict(self._dropped))
 
     def _check(self, sample_index: int, batch: TokenBatch) -> None:
         if sample_index in self._added:

@@ -11,8 +11,17 @@ from raysae.artifacts.artifact import (
     ArtifactSpec,
     Missing,
 )
-from raysae.artifacts.attempts import Attempts
-from raysae.artifacts.files import CHECKSUM, FileRecord, Publication, publish_bytes, publish_file
+from raysae.artifacts.attempts import ATTEMPTS, Attempts
+from raysae.artifacts.files import (
+    CHECKSUM,
+    FileRecord,
+    Publication,
+    all_there,
+    publish_bytes,
+    publish_file,
+    records_from_json,
+    records_to_json,
+)
 from raysae.artifacts.ids import content_id, file_sha256
 from raysae.artifacts.manifest_file import MANIFEST_SCHEMA, LiveGroup, Manifest
 from raysae.artifacts.manifests import Manifests
@@ -24,6 +33,7 @@ from raysae.artifacts.shards import ShardPlan, ShardSpec, rows_per_shard
 from raysae.artifacts.versions import package_versions
 
 __all__ = [
+    "ATTEMPTS",
     "CHECKSUM",
     "MANIFEST_SCHEMA",
     "MARK_SUFFIX",
@@ -46,10 +56,13 @@ __all__ = [
     "ShardPlan",
     "ShardSpec",
     "ShardState",
+    "all_there",
     "content_id",
     "file_sha256",
     "package_versions",
     "publish_bytes",
     "publish_file",
+    "records_from_json",
+    "records_to_json",
     "rows_per_shard",
 ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from raysae.artifacts.ids import file_sha256
-from raysae.storage import Directory
+from raysae.storage import Directory, finished_or_gone, link_or_copy
 
 CHECKSUM = "{checksum}"
 """In a file's name: the content's checksum, so that two runs that computed other bits (another GPU,
@@ -63,12 +63,14 @@ class Publication:
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         """Give a local path to write a file at, and publish it unless an exception is raised."""
-        local = self.directory.scratch(name)
-        try:
+        with finished_or_gone(self.directory.scratch(name)) as local:
             yield local
             self.records.append(publish_file(self.directory, local, name))
-        finally:
-            local.unlink(missing_ok=True)
+
+    def upload(self, local: Path, name: str) -> None:
+        """Publish a copy of a finished local file, wherever that lies."""
+        with self.writing(name) as copy:
+            link_or_copy(local, copy)
 
     def put_bytes(self, name: str, data: bytes) -> None:
         """Publish some bytes."""
@@ -81,8 +83,18 @@ def records_to_json(records: Iterable[FileRecord]) -> list[dict[str, Any]]:
 
 
 def records_from_json(listed: Iterable[Mapping[str, Any]]) -> list[FileRecord]:
-    """Read what `records_to_json` made."""
-    return [FileRecord(one["name"], one["size"], one["sha256"]) for one in listed]
+    """Read what `records_to_json` made.
+
+    Raises:
+        KeyError, TypeError: It is something else.
+    """
+    return [_record(one["name"], one["size"], one["sha256"]) for one in listed]
+
+
+def _record(name: object, size: object, sha256: object) -> FileRecord:
+    if not (isinstance(name, str) and type(size) is int and isinstance(sha256, str)):
+        raise TypeError(f"{name!r}, {size!r}, {sha256!r} are no name, size and checksum")
+    return FileRecord(name, size, sha256)
 
 
 def all_there(directory: Directory, records: Iterable[FileRecord]) -> bool:

@@ -1,11 +1,13 @@
 """One manifest of the score table: a Parquet file with one row per live row group.
 
-The rows are in `MANIFEST_SCHEMA`, sorted by corpus, scorer, lineage and start. The schema's
-metadata holds the format's version, the manifest's number, and that of the one it was made from.
+The rows are in `MANIFEST_SCHEMA`, sorted by corpus, scorer, lineage and start. The file's
+metadata holds the format's version, the manifest's number, that of the one it was made from, and a
+checksum of the whole file: a damaged manifest that opens would lose rows, or count some twice.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -38,11 +40,15 @@ MANIFEST_SCHEMA = pa.schema(
 its rows, bytes and SHA-256."""
 
 METADATA_KEY = b"raysae_score_manifest"
-"""In the schema's metadata: JSON with `format_version`, `number` and `parent`."""
+"""In the file's metadata: JSON with `format_version`, `number`, `parent` and `sha256`, which is
+that of the file with `UNKNOWN` in its place."""
+
+UNKNOWN = "0" * 64
 
 SORTED_BY = ("corpus", "scorer", "lineage", "start")
 
 _ROWS_AT_ONCE = 16_384
+_UNREADABLE = (OSError, pa.ArrowException, ValueError, LookupError, TypeError, AttributeError)
 
 
 class LiveGroup(NamedTuple):
@@ -90,16 +96,10 @@ class Manifest:
 
         Args:
             columns: Only these of `MANIFEST_SCHEMA`; all of them if None.
-
-        Raises:
-            DataError: The file is damaged.
         """
         names = MANIFEST_SCHEMA.names if columns is None else list(columns)
-        try:
-            with _open(self.data) as file:
-                yield from file.iter_batches(_ROWS_AT_ONCE, columns=names)
-        except (OSError, pa.ArrowException) as error:
-            raise _damaged(self.where, error) from error
+        with pq.ParquetFile(pa.BufferReader(self.data)) as file:
+            yield from file.iter_batches(_ROWS_AT_ONCE, columns=names)
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the live row groups, sorted, as `batches` yields them."""
@@ -110,7 +110,7 @@ class Manifest:
     @property
     def rows(self) -> int:
         """Number of live row groups."""
-        with _open(self.data) as file:
+        with pq.ParquetFile(pa.BufferReader(self.data)) as file:
             return int(file.metadata.num_rows)
 
     def __iter__(self) -> Iterator[LiveGroup]:
@@ -126,18 +126,25 @@ def as_rows(groups: Sequence[LiveGroup]) -> pa.Table:
 
 
 def encode(rows: pa.Table, number: int, parent: int) -> bytes:
-    """Return a manifest's file: the same bytes for the same rows, wherever it is made."""
-    about = {"format_version": MANIFEST_VERSION, "number": number, "parent": parent}
-    table = rows.combine_chunks().cast(MANIFEST_SCHEMA)
+    """Return a manifest's file: the same bytes for the same rows, wherever it is made.
+
+    Args:
+        rows: In `MANIFEST_SCHEMA`, sorted.
+        number: The manifest's number.
+        parent: The number of the manifest that it was made from.
+    """
+    about = {
+        "format_version": MANIFEST_VERSION,
+        "number": number,
+        "parent": parent,
+        "sha256": UNKNOWN,
+    }
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        table.replace_schema_metadata({METADATA_KEY: json.dumps(about)}),
-        sink,
-        compression="zstd",
-        row_group_size=_ROWS_AT_ONCE,
-        write_page_checksum=True,
-    )
-    return bytes(sink.getvalue())
+    with pq.ParquetWriter(sink, MANIFEST_SCHEMA, compression="zstd", store_schema=False) as writer:
+        writer.write_table(rows.combine_chunks().cast(MANIFEST_SCHEMA), _ROWS_AT_ONCE)
+        writer.add_key_value_metadata({METADATA_KEY: json.dumps(about).encode()})
+    blank = bytes(sink.getvalue())
+    return blank.replace(UNKNOWN.encode(), hashlib.sha256(blank).hexdigest().encode())
 
 
 def open_manifest(data: bytes, number: int, where: str) -> Manifest:
@@ -153,24 +160,20 @@ def open_manifest(data: bytes, number: int, where: str) -> Manifest:
     """
     buffer = pa.py_buffer(data)
     try:
-        with _open(buffer) as file:
-            schema = file.schema_arrow
-        header = json.loads((schema.metadata or {})[METADATA_KEY])
-        version = int(header["format_version"])
-    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
+        with pq.ParquetFile(pa.BufferReader(buffer)) as file:
+            about = json.loads(file.metadata.metadata[METADATA_KEY])
+        version, parent, sha256 = about["format_version"], int(about["parent"]), about["sha256"]
+        intact = hashlib.sha256(data.replace(sha256.encode(), UNKNOWN.encode())).hexdigest()
+    except _UNREADABLE as error:
         raise _damaged(where, error) from error
     if version != MANIFEST_VERSION:
         raise DataError(
             f"{where} is a manifest of format {version}, but this raysae reads and writes format "
             f"{MANIFEST_VERSION}; install the raysae that made it, or name another storage."
         )
-    if header.get("number") != number or not schema.equals(MANIFEST_SCHEMA):
-        raise _damaged(where, "it is not the manifest that was written under this name")
-    return Manifest(number, int(header["parent"]), where, buffer)
-
-
-def _open(data: pa.Buffer) -> pq.ParquetFile:
-    return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    if intact != sha256 or about["number"] != number:
+        raise _damaged(where, "it is not what was written under this name")
+    return Manifest(number, parent, where, buffer)
 
 
 def _damaged(where: str, why: object) -> DataError:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from itertools import groupby
 from typing import NamedTuple
 
@@ -31,6 +31,7 @@ MANY = 1000
 listing has a thousand names."""
 
 
+_IDENTITY = [field.name for field in fields(RowGroup)]
 _KEY = r"/(?P<key>[0-9a-f]+)-[^/]*$"
 
 
@@ -162,7 +163,7 @@ def live_group(group: RowGroup, mark: Mark, where: str) -> LiveGroup:
     Raises:
         DataError: The mark is of something else.
     """
-    identity = asdict(group)
+    identity = {name: getattr(group, name) for name in _IDENTITY}
     try:
         (file,) = records_from_json(mark["files"])
         if {name: mark[name] for name in identity} == identity:

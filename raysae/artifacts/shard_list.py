@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 from raysae.artifacts.files import CHECKSUM, FileRecord, publish_file
 from raysae.artifacts.shards import ShardSpec
 from raysae.errors import DataError
-from raysae.storage import Directory
+from raysae.storage import Directory, finished_or_gone
 
 SHARD_LIST_SCHEMA = pa.schema(
     [
@@ -51,9 +52,8 @@ def write_shard_list(
         shards: All shards, in order.
         marks: Their marks, in the same order; read one at a time.
     """
-    local = directory.scratch(f"{_PREFIX}list")
     rows: list[dict[str, Any]] = []
-    try:
+    with finished_or_gone(directory.scratch(f"{_PREFIX}list")) as local:
         with pq.ParquetWriter(local, SHARD_LIST_SCHEMA, compression="zstd") as writer:
             for shard, mark in zip(shards, marks, strict=True):
                 rows += _rows(shard, mark)
@@ -62,8 +62,6 @@ def write_shard_list(
                     rows = []
             writer.write_table(pa.Table.from_pylist(rows, SHARD_LIST_SCHEMA))
         return publish_file(directory, local, f"{_PREFIX}{CHECKSUM}.parquet")
-    finally:
-        local.unlink(missing_ok=True)
 
 
 def _rows(shard: ShardSpec, mark: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -85,14 +83,13 @@ def listed_files(directory: Directory, files: Sequence[FileRecord]) -> Iterator[
     Args:
         directory: The artifact.
         files: Those that its metadata lists; without a table among them there is nothing to yield.
+
+    Raises:
+        DataError: The table is damaged.
     """
-    for file in files:
-        if is_shard_list(file.name):
-            with pq.ParquetFile(pa.BufferReader(directory.read_bytes(file.name))) as table:
-                columns = ("name", "size", "sha256")
-                for batch in table.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
-                    values = (batch.column(name).to_pylist() for name in columns)
-                    yield [FileRecord(*one) for one in zip(*values, strict=True)]
+    listed = shard_files(directory, files)
+    while part := [one.file for one in islice(listed, _ROWS_AT_ONCE)]:
+        yield part
 
 
 class ListedFile(NamedTuple):
@@ -133,8 +130,8 @@ def shard_files(directory: Directory, files: Sequence[FileRecord]) -> Iterator[L
                     values = (batch.column(name).to_pylist() for name in columns)
                     for shard, rows, rejected, *file in zip(*values, strict=True):
                         yield ListedFile(shard, rows, rejected, FileRecord(*file))
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, KeyError) as error:
             raise DataError(
-                f"{directory.describe(listed.name)} is damaged ({error}); delete metadata.json "
-                "beside it and run the job again, which lists the shards anew."
+                f"{directory.describe(listed.name)} is damaged ({error}); delete it and run again, "
+                "which lists the shards anew."
             ) from error

@@ -7,14 +7,16 @@ skipped silently.
 
 from raysae.corpora.builtin import builtin_noisy_truth, known_corruption
 from raysae.corpora.corpus import Corpus, CorpusSettings
+from raysae.corpora.files import CorpusFile, CorpusFiles
 from raysae.corpora.images import MAX_IMAGE_PIXELS, check_image
-from raysae.corpora.snapshot import CorpusFile, CorpusSnapshot
+from raysae.corpora.snapshot import CorpusSnapshot
 from raysae.corpora.sources import open_corpus, open_subset
 
 __all__ = [
     "MAX_IMAGE_PIXELS",
     "Corpus",
     "CorpusFile",
+    "CorpusFiles",
     "CorpusSettings",
     "CorpusSnapshot",
     "builtin_noisy_truth",

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from raysae.artifacts import ShardSpec
-from raysae.corpora.snapshot import CorpusFile, CorpusSnapshot
+from raysae.corpora.clients import reason_of
+from raysae.corpora.learned import FileSchema
+from raysae.corpora.reading import open_rows, read_range
+from raysae.corpora.snapshot import CorpusSnapshot
 from raysae.errors import DataError
 from raysae.sample import Rejection, Sample
 
@@ -28,8 +29,9 @@ class CorpusSettings:
         name: `builtin` (shipped, needs no network), `builtin-noisy` (the same kind of rows, some of
             them corrupted on purpose), or `align-anything` (Parquet files in its text-image-to-text
             columns).
-        path: For `align-anything`: a Parquet file, or a directory that is searched for `*.parquet`.
-            Empty for the built-in ones.
+        path: For `align-anything`: a Parquet file, or what is searched for `*.parquet`: a
+            directory, `s3://bucket/prefix`, `gs://…`, `abfs://…`, or
+            `hf://datasets/owner/name[@revision]/path`. Empty for the built-in ones.
         max_rows: Use only the first so many rows, files in the order of their names; 0 means all.
     """
 
@@ -41,9 +43,8 @@ class CorpusSettings:
 class Corpus(ABC):
     """An opened corpus.
 
-    Opening reads every byte once for the fingerprints, so open on the driver and send the
-    object to the workers: it pickles, holds no open file, and its reading methods may be called
-    from any process.
+    Opening looks at every file, so open on the driver and send the object to the workers: it
+    pickles, holds no open file, and its reading methods may be called from any process.
 
     Attributes:
         snapshot: Its files and rows.
@@ -53,11 +54,11 @@ class Corpus(ABC):
     columns: ClassVar[Sequence[str]]
     """The columns that `samples` looks at."""
 
-    def __init__(self, snapshot: CorpusSnapshot, file_schemas: Sequence[pa.Schema]) -> None:
-        for file, schema in zip(snapshot.files, file_schemas, strict=True):
-            self.check_columns(schema, str(file.path))
+    def __init__(self, snapshot: CorpusSnapshot, schemas: Sequence[FileSchema]) -> None:
+        for uri, schema in schemas:
+            self.check_columns(schema, uri)
         self.snapshot = snapshot
-        self.schema = _unify(snapshot, file_schemas)
+        self.schema = _unify(schemas)
 
     @classmethod
     @abstractmethod
@@ -126,17 +127,16 @@ class Corpus(ABC):
         file = self.snapshot.files[file_index]
         found = 0
         try:
-            if file.path.stat().st_size != file.size:
-                raise DataError(_changed(file))
-            with pq.ParquetFile(file.path) as parquet:
-                for piece in _read_range(parquet, start, stop, schema, rows):
+            with open_rows(file, start, stop, schema.names) as parquet:
+                for piece in read_range(parquet, start, stop, schema, rows):
                     found += piece.num_rows
                     yield piece
         except (pa.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(f"{file.path} cannot be read ({reason}); restore it.") from error
+            raise DataError(
+                f"{file.uri} cannot be read ({reason_of(error)}); restore it."
+            ) from error
         if found != stop - start:
-            raise DataError(_changed(file))
+            raise DataError(f"{file.uri} changed since the job began; run the job again.")
 
     def read_samples(self, shard: ShardSpec) -> list[Sample | Rejection]:
         """Read one shard's rows as samples and rejections, one per row, in order."""
@@ -152,53 +152,15 @@ class Corpus(ABC):
                 ordinal += batch.num_rows
 
 
-def _changed(file: CorpusFile) -> str:
-    return f"{file.path} changed since the job began; run the job again."
-
-
-def _unify(snapshot: CorpusSnapshot, schemas: Sequence[pa.Schema]) -> pa.Schema:
+def _unify(schemas: Sequence[FileSchema]) -> pa.Schema:
     """Return one schema for all files: columns that a file lacks are null there, numbers widen."""
-    unified = schemas[0]
-    for file, schema in zip(snapshot.files, schemas, strict=True):
+    unified = schemas[0].schema
+    for uri, schema in schemas:
         try:
             unified = pa.unify_schemas([unified, schema], promote_options="permissive")
         except pa.ArrowException as error:
             raise DataError(
-                f"{file.path} has a column of another type than the files before it ({error}); "
+                f"{uri} has a column of another type than the files before it ({error}); "
                 "write the files with one schema."
             ) from error
     return unified
-
-
-def _read_range(
-    file: pq.ParquetFile, start: int, stop: int, schema: pa.Schema, rows_at_once: int
-) -> Iterator[pa.RecordBatch]:
-    """Decode only the row groups that the range touches, and keep only its rows."""
-    groups: list[int] = []
-    first_row = row = 0
-    for group in range(file.num_row_groups):
-        rows = file.metadata.row_group(group).num_rows
-        if row < stop and row + rows > start:
-            first_row = first_row if groups else row
-            groups.append(group)
-        row += rows
-    present = [name for name in schema.names if name in file.schema_arrow.names]
-    row = first_row
-    for batch in file.iter_batches(rows_at_once, row_groups=groups, columns=present):
-        low, high = max(start - row, 0), min(stop - row, batch.num_rows)
-        if low < high:
-            yield _conform(batch.slice(low, high - low), schema)
-        row += batch.num_rows
-        if row >= stop:
-            break
-
-
-def _conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Give a file's rows the corpus' columns and types."""
-    columns = [
-        pc.cast(batch.column(field.name), field.type)
-        if field.name in batch.schema.names
-        else pa.nulls(batch.num_rows, field.type)
-        for field in schema
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)

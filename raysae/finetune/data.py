@@ -16,7 +16,6 @@ import pyarrow as pa
 
 from raysae.errors import DataError, RejectedSampleError
 from raysae.sample import ImagePart, Message, Rejection, Sample, count_reasons
-from raysae.storage import put_file, temporary_sibling
 
 if TYPE_CHECKING:
     import datasets
@@ -153,11 +152,11 @@ def image_sizes(row: PreferenceRow) -> list[tuple[int, int]]:
 def write_preferences(
     samples: Iterable[Sample | Rejection], path: Path, rules: RowRules
 ) -> PreferenceCounts:
-    """Check samples and write the usable ones as an Arrow IPC stream, whole or not at all.
+    """Check samples and write the usable ones as an Arrow IPC stream.
 
     Args:
         samples: One entry per row of the corpus; a `Rejection` is only counted.
-        path: Where the file shall appear.
+        path: The file; what an exception leaves there is not complete.
         rules: What the model can take.
 
     Raises:
@@ -165,24 +164,16 @@ def write_preferences(
     """
     rejections: list[Rejection] = []
     rows = 0
-    temporary = temporary_sibling(path)
-    try:
-        with (
-            pa.OSFile(str(temporary), "wb") as sink,
-            pa.ipc.new_stream(sink, PREFERENCE_SCHEMA) as stream,
-        ):
-            for batch in _batches(_usable(samples, rejections, rules)):
-                stream.write_batch(pa.RecordBatch.from_pylist(batch, schema=PREFERENCE_SCHEMA))
-                rows += len(batch)
-        counts = count_reasons(rejection.reason for rejection in rejections)
-        if rows < 2:
-            raise DataError(
-                f"finetune: {rows} of {rows + len(rejections)} rows can be trained on "
-                f"(rejected: {counts or 'none'}), but at least 2 are needed; mend the subset."
-            )
-        put_file(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, PREFERENCE_SCHEMA) as stream:
+        for batch in _batches(_usable(samples, rejections, rules)):
+            stream.write_batch(pa.RecordBatch.from_pylist(batch, schema=PREFERENCE_SCHEMA))
+            rows += len(batch)
+    counts = count_reasons(rejection.reason for rejection in rejections)
+    if rows < 2:
+        raise DataError(
+            f"finetune: {rows} of {rows + len(rejections)} rows can be trained on "
+            f"(rejected: {counts or 'none'}), but at least 2 are needed; mend the subset."
+        )
     return PreferenceCounts(rows, counts, tuple(rejections))
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raysae.artifacts import read_json
 from raysae.finetune.data import open_preferences
 from raysae.finetune.deepspeed_config import MAX_GRAD_NORM, deepspeed_config, start_deepspeed
 from raysae.finetune.export import save_tuned
@@ -18,6 +17,7 @@ from raysae.finetune.model import load_policy, load_reference, lora_config
 from raysae.finetune.order import reading_order, split_rows
 from raysae.finetune.processor import training_processor
 from raysae.finetune.settings import FinetuneRunSettings, FinetuneSettings
+from raysae.storage import read_json
 
 OnCheckpoint = Callable[[Path, Mapping[str, float]], None]
 """Takes a rank's checkpoint directory and the last step's metrics."""

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from raysae.artifacts import content_id, file_sha256, read_json
+from raysae.artifacts import content_id, file_sha256
 from raysae.errors import DataError, SettingsError
+from raysae.storage import read_json
 
 SHIPPED = Path(__file__).parent / "data"
 """Models that come with the package, one directory each."""

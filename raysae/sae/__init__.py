@@ -15,11 +15,12 @@ from raysae.sae.memory import (
 )
 from raysae.sae.reduction import Ranks
 from raysae.sae.sae import Sae
-from raysae.sae.saelens import load_saelens, save_saelens
+from raysae.sae.saelens import SAE_FILES, load_saelens, save_saelens
 from raysae.sae.settings import SaeSettings
 from raysae.sae.trainer import SaeTrainer
 
 __all__ = [
+    "SAE_FILES",
     "Codes",
     "Ranks",
     "Sae",

@@ -21,6 +21,9 @@ from raysae.sae.sae import Sae
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
 
+SAE_FILES = (CONFIG_FILE, WEIGHTS_FILE)
+"""What an SAE consists of on disk."""
+
 _SAELENS_VERSION = "6.54.0"
 """The format's version: SAELens converts configs that say less than 6.0."""
 

@@ -1,52 +1,93 @@
-"""Checkpoints that are directories: complete under their name, or under no name at all."""
+"""Checkpoints of a training, in any storage: complete under their name, or under no name at all.
+
+Layout of the directory: `<token>/…` holds the files of one checkpoint, which all ranks put there;
+`step-<steps>.json` names the token and the files, and is written when all of them are there.
+"""
 
 from __future__ import annotations
 
-import os
-import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+
+from raysae.errors import StorageError
+from raysae.storage import Directory, to_json
 
 KEPT_CHECKPOINTS = 2
 """The newest may be looked for by a run beside this one while a newer one is published."""
 
-
-def newest_checkpoint(checkpoints: Path) -> str | None:
-    """Return the name of the complete checkpoint of the latest step, or None if there is none."""
-    return max((path.name for path in checkpoints.glob("step-*")), default=None)
+_RECORD = "step-"
 
 
-def move_files(source: Path, target: Path) -> None:
-    """Move all files below one directory into another, durably; others may add theirs meanwhile."""
-    for file in sorted(path for path in source.rglob("*") if path.is_file()):
-        moved = target / file.relative_to(source)
-        moved.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(file, moved)
-        _sync(moved)
-    shutil.rmtree(source)
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one training.
 
-
-def publish_checkpoint(incoming: Path, checkpoints: Path, step: int) -> None:
-    """Give a checkpoint its name, and remove all but the newest.
-
-    Args:
-        incoming: A directory in `checkpoints`, with the files of all ranks.
-        checkpoints: Where checkpoints are kept.
-        step: Steps that are behind it.
+    Attributes:
+        directory: Where they are kept.
     """
-    try:
-        incoming.rename(checkpoints / f"step-{step:010d}")
-    except OSError:
-        # A run beside this one has saved the same step: either is as good.
-        shutil.rmtree(incoming)
-    _sync(checkpoints)
-    for old in sorted(checkpoints.glob("step-*"))[:-KEPT_CHECKPOINTS]:
-        shutil.rmtree(old, ignore_errors=True)
 
+    directory: Directory
 
-def _sync(path: Path) -> None:
-    """Make a file's content, or a directory's names, survive a loss of power."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    def newest(self) -> str | None:
+        """Return the name of the complete checkpoint of the latest step, or None."""
+        return max(self._records(), default=None)
+
+    def put(self, token: str, files: Path) -> None:
+        """Add the files below a local directory to a checkpoint; other ranks may add theirs.
+
+        Args:
+            token: The checkpoint's, the same for all ranks and new for each checkpoint.
+            files: They are taken away from there.
+        """
+        for file in sorted(path for path in files.rglob("*") if path.is_file()):
+            self.directory.upload(file, f"{token}/{file.relative_to(files).as_posix()}")
+            file.unlink()
+
+    def publish(self, token: str, step: int) -> None:
+        """Give a checkpoint its name, when all ranks have put their files, and drop old ones.
+
+        Args:
+            token: The checkpoint's.
+            step: Steps that are behind it.
+        """
+        files = sorted(entry.key for entry in (self.directory / token).entries())
+        name = f"{_RECORD}{step:010d}.json"
+        first = self.directory.create(name, to_json({"token": token, "files": files}))
+        with suppress(StorageError):  # Where nothing can be deleted, all of them stay.
+            if not first:
+                # A run beside this one has saved the same step: either is as good.
+                self._delete(token, files)
+            for old in self._records()[:-KEPT_CHECKPOINTS]:
+                self._drop(old)
+
+    @contextmanager
+    def fetched(self, name: str) -> Iterator[Path]:
+        """Give a local directory with a checkpoint's files, for as long as the block lasts.
+
+        Args:
+            name: As `newest` returned it.
+
+        Raises:
+            FileNotFoundError: A run beside this one has dropped it meanwhile.
+        """
+        record = self.directory.read_json(name)
+        with (self.directory / record["token"]).fetched(record["files"]) as files:
+            yield files
+
+    def _records(self) -> list[str]:
+        """Return the names of the complete ones, the newest last."""
+        names = (entry.key for entry in self.directory.entries())
+        return sorted(name for name in names if name.startswith(_RECORD))
+
+    def _drop(self, name: str) -> None:
+        """Remove a checkpoint, its name first."""
+        with suppress(FileNotFoundError):  # A run beside this one may drop it, too.
+            record = self.directory.read_json(name)
+            self.directory.delete(name)
+            self._delete(record["token"], record["files"])
+
+    def _delete(self, token: str, files: Sequence[str]) -> None:
+        for file in files:
+            (self.directory / token).delete(file)

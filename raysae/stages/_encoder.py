@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
-from raysae.sae import Codes, load_saelens
+from raysae.sae import SAE_FILES, Codes, load_saelens
 from raysae.sample import TokenBatch
 from raysae.stages._hidden_states import HiddenStates, PreparedShard, Reading
+from raysae.storage import Directory
 
 
 class Encoder(HiddenStates):
     """A model and the SAE that was trained on it."""
 
-    def __init__(self, reading: Reading, sae: Path) -> None:
+    def __init__(self, reading: Reading, sae: Directory) -> None:
         super().__init__(reading)
-        self.sae = load_saelens(sae, reading.device)
+        with sae.fetched(SAE_FILES) as files:
+            self.sae = load_saelens(files, reading.device)
 
     def encode(
         self, shard: PreparedShard, threshold: float = 0.0

@@ -24,13 +24,16 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from raysae.artifacts import ShardSpec
+from raysae.artifacts import Attempts, ShardSpec
 from raysae.corpora import Corpus
 from raysae.errors import DataError, RaysaeError
+from raysae.models import ModelSettings
 from raysae.sample import Rejection, Sample
 from raysae.settings import RunSettings
 from raysae.stages._capacity import Resources, check_fits
+from raysae.stages._careful import careful_read, reject_deadly
 from raysae.stages.connection import connect
+from raysae.storage import Directory
 
 READER_CPUS = 0.25
 """Of a core, per reading task: small, so that on a 2-core machine readers and an actor fit."""
@@ -49,10 +52,17 @@ class ShardWorker(Protocol):
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard and, where not all of it is wanted, the ordinals that are."""
+    """A shard of the corpus that is worked on.
+
+    Attributes:
+        shard: Its rows.
+        ordinals: Where not all of them are wanted, those that are.
+        attempt: Under which name attempts at it are counted; the shard's own if empty.
+    """
 
     shard: ShardSpec
     ordinals: tuple[int, ...] | None = None
+    attempt: str = ""
 
 
 def run_shards(
@@ -62,6 +72,8 @@ def run_shards(
     *,
     worker_class: type[ShardWorker],
     worker_arguments: Mapping[str, Any],
+    attempts: Directory,
+    model: ModelSettings,
     run: RunSettings,
 ) -> dict[str, float]:
     """Work on every shard once and return the summed counts.
@@ -72,6 +84,9 @@ def run_shards(
         tasks: What is to be done; an empty list starts nothing.
         worker_class: Built once in each actor with `worker_arguments`.
         worker_arguments: Small, picklable keyword arguments.
+        attempts: Where it is noted which shards were begun: a shard that killed its process twice
+            has its rows tried one by one, and those that do it are rejected.
+        model: What the samples are prepared for.
         run: Actors, devices, retries.
 
     Raises:
@@ -89,13 +104,18 @@ def run_shards(
         # loop.
         .map(
             _read_shard,
-            fn_kwargs={"corpus": corpus},
+            fn_kwargs={"corpus": corpus, "attempts": Attempts(attempts, "read")},
             num_cpus=READER_CPUS,
             max_retries=run.max_retries,
         )
         .map_batches(
             _WorkerActor,
-            fn_constructor_args=(worker_class, dict(worker_arguments)),
+            fn_constructor_args=(
+                worker_class,
+                dict(worker_arguments),
+                Attempts(attempts, "work"),
+                model,
+            ),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(
                 min_size=run.min_actors,
@@ -181,29 +201,53 @@ def check_rejected(
 
 def _to_row(task: ShardTask) -> dict[str, str]:
     """Describe a task in a Ray Data row."""
-    return {"shard": json.dumps({"shard": asdict(task.shard), "ordinals": task.ordinals})}
+    return {"task": json.dumps(asdict(task))}
 
 
-def _read_shard(row: dict[str, str], corpus: Corpus) -> dict[str, Any]:
+def _from_row(described: str) -> ShardTask:
+    """Read what `_to_row` wrote."""
+    task = json.loads(described)
+    ordinals = None if task["ordinals"] is None else tuple(task["ordinals"])
+    shard = ShardSpec(**task["shard"])
+    return ShardTask(shard, ordinals, task["attempt"] or shard.name)
+
+
+def _read_shard(row: dict[str, str], corpus: Corpus, attempts: Attempts) -> dict[str, Any]:
     """Read and validate a shard's rows, or those of them that are wanted (a CPU task)."""
-    described = json.loads(row["shard"])
-    shard = ShardSpec(**described["shard"])
-    if described["ordinals"] is None:
-        samples = corpus.read_samples(shard)
-    else:
-        table = corpus.read(shard.file_index, shard.start, shard.stop, corpus.columns)
-        samples = [
-            sample
-            for ordinal in described["ordinals"]
-            for sample in corpus.samples(table.slice(ordinal - shard.first_ordinal, 1), ordinal)
-        ]
-    return {"shard": row["shard"], "samples": pickle.dumps(samples)}
+    task = _from_row(row["task"])
+    with attempts.attempt(task.attempt) as careful:
+        if careful:
+            samples = careful_read(corpus, task.shard, task.ordinals)
+        else:
+            samples = _read_at_once(corpus, task)
+    return {"task": row["task"], "samples": pickle.dumps(samples)}
+
+
+def _read_at_once(corpus: Corpus, task: ShardTask) -> list[Sample | Rejection]:
+    """Read and validate rows in this process."""
+    shard = task.shard
+    if task.ordinals is None:
+        return corpus.read_samples(shard)
+    table = corpus.read(shard.file_index, shard.start, shard.stop, corpus.columns)
+    return [
+        sample
+        for ordinal in task.ordinals
+        for sample in corpus.samples(table.slice(ordinal - shard.first_ordinal, 1), ordinal)
+    ]
 
 
 class _WorkerActor:
     """Adapts a `ShardWorker` to Ray Data's batches of one row."""
 
-    def __init__(self, worker_class: type[ShardWorker], arguments: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        worker_class: type[ShardWorker],
+        arguments: Mapping[str, Any],
+        attempts: Attempts,
+        model: ModelSettings,
+    ) -> None:
+        self.attempts = attempts
+        self.model = model
         self.failure: RaysaeError | None = None
         try:
             self.worker = worker_class(**arguments)
@@ -214,9 +258,13 @@ class _WorkerActor:
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[str]]:
         if self.failure is not None:
             raise self.failure
-        shard = ShardSpec(**json.loads(batch["shard"][0])["shard"])
+        task = _from_row(batch["task"][0])
         samples = pickle.loads(batch["samples"][0])  # noqa: S301 - written by _read_shard
-        return {"counts": [json.dumps(self.worker.work(shard, samples))]}
+        with self.attempts.attempt(task.attempt) as careful:
+            if careful:
+                samples = reject_deadly(self.model, samples)
+            counts = self.worker.work(task.shard, samples)
+        return {"counts": [json.dumps(counts)]}
 
 
 @contextmanager

@@ -2,13 +2,16 @@
 
 Ray Train starts the ranks and restarts them together when one is lost, but is handed no checkpoint:
 the list that it keeps of them is not written atomically (a kill at that moment leaves a run that
-never starts again), and two runs at once would delete each other's. So each run has a name of its
-own, and a stage keeps its checkpoints itself.
+never starts again), and two runs at once would delete each other's. So a stage
+keeps its checkpoints itself, and Ray Train's own directory, which it insists on, is a temporary one
+of each node, with a name of its own for each run.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import tempfile
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -51,7 +54,6 @@ def run_ranks(
     rank: RankFunction,
     arguments: Mapping[str, Any],
     plan: RankPlan,
-    directory: Path,
 ) -> None:
     """Run a function in every rank and wait for them.
 
@@ -59,7 +61,6 @@ def run_ranks(
         rank: What each rank does; it is called again after a restart.
         arguments: What it is called with.
         plan: Ranks, resources, restarts.
-        directory: Where Ray Train may write, on a disk that every node sees.
 
     Raises:
         SettingsError: The ranks can never run at the same time on this cluster.
@@ -79,7 +80,7 @@ def run_ranks(
         ),
         run_config=ray.train.RunConfig(
             name=f"run-{uuid.uuid4().hex}",
-            storage_path=str(directory),
+            storage_path=str(Path(tempfile.gettempdir()) / f"raysae-ray-train-{os.getuid()}"),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
             failure_config=ray.train.FailureConfig(max_failures=plan.max_failures),
             callbacks=[_StopOnOurErrors()],

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from raysae.activations import CacheSettings, ShardWriter, write_dataset_index
-from raysae.artifacts import Artifact, ShardSpec
+from raysae.artifacts import ATTEMPTS, Artifact, ShardSpec
 from raysae.sample import Rejection, Sample
 from raysae.stages._hidden_states import HiddenStates, Reading, split_by_sample
 from raysae.stages._pool import ShardTask, check_rejected, run_shards
+from raysae.stages._snapshots import record_snapshot
 from raysae.stages.chain import Chain
-from raysae.stages.result import StageResult, finished_marks, rejection_reasons, sum_counts
+from raysae.stages.result import ShardTotals, StageResult, missing_shards
 
 
 class CacheWorker:
@@ -50,11 +50,11 @@ class CacheWorker:
         files = writer.finish()
         self.artifact.mark_shard(
             shard.name,
-            files.names,
+            files.records,
             {
                 "shard": asdict(shard),
                 **ready.mark(),
-                "cached": asdict(files),
+                "cached": files.summary(),
                 "d_in": self.hidden_states.model.d_in,
                 "seconds": time.monotonic() - started,
             },
@@ -70,11 +70,10 @@ def run_cache(chain: Chain) -> StageResult:
     """
     artifact, settings = chain.activations, chain.settings
     shards = chain.shards(chain.sae_corpus)
-    artifact.begin()
+    record_snapshot(chain.sae_snapshot, chain.sae_corpus.snapshot)
+    artifact.begin(len(shards))
     started = time.monotonic()
-    missing = artifact.missing_shards(shards)
-    if len(missing) < len(shards):
-        sys.stdout.write(f"cache: {len(shards) - len(missing)} of {len(shards)} shards are done\n")
+    missing = missing_shards("cache", artifact, shards)
     run_shards(
         "cache",
         chain.sae_corpus,
@@ -85,19 +84,27 @@ def run_cache(chain: Chain) -> StageResult:
             "reading": Reading.of(settings),
             "cache": settings.cache,
         },
+        attempts=artifact.directory / ATTEMPTS,
+        model=settings.model,
         run=settings.run,
     )
-    marks = finished_marks(artifact, shards)
-    counts = sum_counts(marks)
-    check_rejected("cache", counts, settings.run.max_rejected_fraction, rejection_reasons(marks))
-    write_dataset_index(artifact.directory, [mark["cached"]["data"] for mark in marks])
+    totals, cached, d_in = ShardTotals(), [], 0
+    for mark in artifact.marks(shards):
+        totals.add(mark)
+        cached.append((mark["cached"]["data"], mark["cached"]["rows"]))
+        d_in = mark["d_in"]
+    check_rejected("cache", totals.counts, settings.run.max_rejected_fraction, totals.reasons)
+    index = write_dataset_index(artifact.directory, [name for name, _ in cached])
     artifact.finish(
         {
-            **counts,
-            "d_in": marks[0]["d_in"],
-            "shards": [mark["cached"] for mark in marks],
-            "rejections": rejection_reasons(marks),
+            **totals.to_json(),
+            "d_in": d_in,
+            "data_files": [name for name, _ in cached],
+            "data_rows": [rows for _, rows in cached],
             "seconds": time.monotonic() - started,
-        }
+        },
+        index,
+        shards,
     )
-    return StageResult(counts["rows"], counts["rejected"], len(missing) < len(shards))
+    rows, rejected = totals.counts["rows"], totals.counts["rejected"]
+    return StageResult(rows, rejected, len(missing) < len(shards))

@@ -9,11 +9,18 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from raysae.activations import CacheSettings
-from raysae.artifacts import Artifact, ArtifactSpec, ShardSpec, content_id, plan_shards
+from raysae.artifacts import (
+    Artifact,
+    ArtifactSpec,
+    RowGroup,
+    ShardPlan,
+    ShardSpec,
+    content_id,
+    rows_per_shard,
+)
 from raysae.corpora import Corpus, CorpusSettings, open_corpus
 from raysae.errors import SettingsError
 from raysae.finetune import FinetuneRunSettings, FinetuneSettings
@@ -27,10 +34,10 @@ from raysae.scoring import (
     SelectionSettings,
     WeightSettings,
 )
-from raysae.scoring.table import RowGroup
 from raysae.settings import RunSettings, resolved_storage
-from raysae.storage import writable_root
+from raysae.storage import Directory, open_storage
 
+SNAPSHOT_VERSION = 1
 CACHE_VERSION = 1
 SAE_VERSION = 2
 WEIGHTS_VERSION = 1
@@ -127,7 +134,8 @@ class ChainSettings:
     """Settings of every stage from corpus to subset; a job uses those of the stages it makes.
 
     Args:
-        storage: Directory that holds all artifacts, on a disk that every node sees.
+        storage: Where all artifacts are: a directory on a disk that every node sees, or
+            s3://bucket/prefix, gs://… or abfs://….
         sae_corpus: The corpus that the SAE is trained on.
         corpus: The corpus that is scored and filtered.
         model: The vision-language model whose hidden states are read.
@@ -190,7 +198,8 @@ class Chain:
             tuned = _resolved_model(resolved.finetune.model, "finetune.model")
             resolved = replace(resolved, finetune=replace(resolved.finetune, model=tuned))
         self.settings = resolved
-        self.root: Path = writable_root(storage)
+        self.root: Directory = open_storage(storage)
+        self._lineages: dict[tuple[int, str], str] = {}
 
     @cached_property
     def model_content(self) -> dict[str, Any]:
@@ -215,13 +224,32 @@ class Chain:
     def rows_per_shard(self) -> int:
         """Rows whose hidden states fit a shard's bytes even in the worst case."""
         plan = plan_cache_memory(self.settings.model, self.settings.run.token_budget)
-        worst_row = (plan.max_image_tokens + TEXT_TOKENS_BOUND) * plan.bytes_per_token
+        worst_row_bytes = (plan.max_image_tokens + TEXT_TOKENS_BOUND) * plan.bytes_per_token
         bounds = self.settings.shards
-        return max(1, min(bounds.max_rows, bounds.max_bytes // worst_row))
+        return rows_per_shard(worst_row_bytes, bounds.max_rows, bounds.max_bytes)
 
-    def shards(self, corpus: Corpus) -> list[ShardSpec]:
+    def shards(self, corpus: Corpus) -> ShardPlan:
         """Cut a corpus into shards."""
-        return plan_shards(corpus.snapshot.file_rows, self.rows_per_shard)
+        return ShardPlan(corpus.snapshot.file_rows, self.rows_per_shard)
+
+    @cached_property
+    def sae_snapshot(self) -> Artifact:
+        """The list of `sae_corpus`' files."""
+        return self._snapshot(self.sae_corpus)
+
+    @cached_property
+    def snapshot(self) -> Artifact:
+        """The list of `corpus`' files."""
+        same = self.corpus is self.sae_corpus
+        return self.sae_snapshot if same else self._snapshot(self.corpus)
+
+    def _snapshot(self, corpus: Corpus) -> Artifact:
+        """Name a corpus' snapshot by its files' names and contents.
+
+        Other artifacts name it instead of repeating a list that may be of 10⁵ files.
+        """
+        content = {"files": content_id(corpus.snapshot.to_json())}
+        return self._artifact("snapshots", SNAPSHOT_VERSION, {}, content)
 
     @cached_property
     def activations(self) -> Artifact:
@@ -231,7 +259,7 @@ class Chain:
             CACHE_VERSION,
             {"model": self.model_content, "cache": asdict(self.settings.cache)},
             {
-                "corpus": self.sae_corpus.snapshot.to_json(),
+                "corpus": self.sae_snapshot.id,
                 "rows_per_shard": self.rows_per_shard,
             },
         )
@@ -253,7 +281,7 @@ class Chain:
             "weights",
             WEIGHTS_VERSION,
             {"weights": asdict(self.settings.weights), "model": self.model_content},
-            {"sae": self.sae.id, "corpus": self.corpus.snapshot.to_json()},
+            {"sae": self.sae.id, "corpus": self.snapshot.id},
         )
 
     def row_group(self, shard: ShardSpec, scorer: str) -> RowGroup:
@@ -264,19 +292,27 @@ class Chain:
         snapshot counts, because ordinals are stored: the same file after another one, or twice, has
         other rows in the table.
         """
-        lineage: dict[str, Any] = {
-            "file": self.corpus.snapshot.files[shard.file_index].fingerprint,
-            "first_ordinal": self.corpus.snapshot.first_ordinal(shard.file_index),
-            "corpus": self.settings.corpus.name,
-            "scorer": scorer,
-            "version": SCORER_VERSION,
-            "settings": asdict(self.settings.score),
-            "model": self.model_content,
-        }
-        if scorer in SAE_SCORERS:
-            lineage |= {"sae": self.sae.id, "weights": self.weights.id}
         name = self.settings.corpus.name
-        return RowGroup(name, scorer, content_id(lineage), shard.start, shard.stop)
+        lineage = self._lineage(shard.file_index, scorer)
+        return RowGroup(name, scorer, lineage, shard.start, shard.stop)
+
+    def _lineage(self, file_index: int, scorer: str) -> str:
+        """Hash everything but the row range that determines a row group, once for each file."""
+        known = self._lineages.get((file_index, scorer))
+        if known is None:
+            content: dict[str, Any] = {
+                "file": self.corpus.snapshot.files[file_index].fingerprint,
+                "first_ordinal": self.corpus.snapshot.first_ordinal(file_index),
+                "corpus": self.settings.corpus.name,
+                "scorer": scorer,
+                "version": SCORER_VERSION,
+                "settings": asdict(self.settings.score),
+                "model": self.model_content,
+            }
+            if scorer in SAE_SCORERS:
+                content |= {"sae": self.sae.id, "weights": self.weights.id}
+            known = self._lineages[file_index, scorer] = content_id(content)
+        return known
 
     @cached_property
     def subset(self) -> Artifact:
@@ -291,7 +327,7 @@ class Chain:
             SUBSET_VERSION,
             {"select": asdict(self.settings.select)},
             {
-                "corpus": self.corpus.snapshot.to_json(),
+                "corpus": self.snapshot.id,
                 "scores": [self.row_group(s, scorer).key for s in self.shards(self.corpus)],
             },
         )

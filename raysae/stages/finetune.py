@@ -3,10 +3,10 @@
 Layout of the artifact's directory: the checkpoint's own files, `spec.json`, `metadata.json`, and,
 as long as it is unfinished, `work/`:
 
+    mesh.json            how many ranks an interrupted run had
     preferences.*        the checked rows
-    checkpoints/step-*   one directory each, complete with the files of all ranks
-    model-*              a tuned model before it is published, by one try of the ranks
-    result.json          which of these is complete, with its files' sizes
+    checkpoints/         as `raysae.stages._checkpoints` keeps them
+    try-*/, outcome.json a tuned model before it is published, see `raysae.stages._outcome`
 
 Running again after a kill goes on from the last checkpoint.
 """
@@ -15,19 +15,19 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, replace
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from raysae.artifacts import Artifact, read_json
-from raysae.errors import DataError, SettingsError
+from raysae.artifacts import Artifact
+from raysae.errors import SettingsError
 from raysae.finetune import (
     FinetuneRunSettings,
     FinetuneSettings,
@@ -39,15 +39,35 @@ from raysae.finetune import (
     write_preferences,
 )
 from raysae.sample import Rejection, Sample
-from raysae.stages._checkpoints import move_files, newest_checkpoint, publish_checkpoint
+from raysae.stages._checkpoints import Checkpoints
+from raysae.stages._outcome import Outcome
 from raysae.stages._pool import check_rejected
 from raysae.stages._ranks import RankPlan, run_ranks
-from raysae.storage import TEMPORARY_PREFIX, put_file, put_json
+from raysae.storage import Directory, to_json
 
 Samples = Iterable[Sample | Rejection]
 
 CHECKPOINTS = "checkpoints"
-RESULT_FILE = "result.json"
+MESH_FILE = "mesh.json"
+PREFERENCES_FILE = "preferences.arrow"
+COUNTS_FILE = "preferences.json"
+
+
+@dataclass(frozen=True)
+class RankTask:
+    """All that a rank needs to know.
+
+    Attributes:
+        settings: What decides the result.
+        run: Workers, devices, retries.
+        model: The first weights.
+        artifact: Where the result goes.
+    """
+
+    settings: FinetuneSettings
+    run: FinetuneRunSettings
+    model: Path
+    artifact: Artifact
 
 
 def run_finetune(
@@ -63,8 +83,8 @@ def run_finetune(
         run: Workers, devices, retries.
         samples: The subset's rows, in order: an iterable, or a function that opens one. It is read
             only if no earlier run has checked the rows already.
-        artifact: Where the result goes; its directory must be on a disk that every node sees. The
-            checkpoint's files lie directly in it, so that `from_pretrained` opens the directory.
+        artifact: Where the result goes. The checkpoint's files lie directly in its directory, so
+            that `from_pretrained` opens it.
 
     Returns:
         The artifact's metadata: besides what every artifact has, `counts` (`rows`, `rejected`,
@@ -86,37 +106,36 @@ def run_finetune(
     model = model_directory(settings.model, "finetune.model").absolute()
     check_model(model, settings)
     artifact.begin()
-    work = artifact.directory / "work"
-    _check_mesh(work / "mesh.json", run)
-    counts = _prepare_rows(settings, run, samples, model, work)
+    outcome = Outcome(artifact)
+    _check_mesh(outcome.work, run)
+    counts = _prepare_rows(settings, run, samples, model, outcome.work)
     prepared = {"settings": asdict(settings), "run": asdict(run), **counts}
     try:
-        if not (work / RESULT_FILE).exists():
-            _fit(TrainingTask(settings, run, model, work / "preferences.arrow", work / "model"))
+        if outcome.read() is None:
+            _fit(RankTask(settings, run, model, artifact))
         if not artifact.is_finished():
-            _publish(artifact, work, prepared, started)
+            _publish(outcome, prepared, started)
     except Exception:
         # A run beside this one may have been the first, and have cleared the work of both away.
         if not artifact.is_finished():
             raise
-    shutil.rmtree(work, ignore_errors=True)
+    outcome.remove()
     return artifact.metadata()
 
 
-def _check_mesh(path: Path, run: FinetuneRunSettings) -> None:
+def _check_mesh(work: Directory, run: FinetuneRunSettings) -> None:
     """Refuse to go on with other workers: their checkpoints hold one file per rank.
 
     Raises:
         SettingsError: The interrupted run had another number of workers or another micro-batch.
     """
     mesh = {"workers": run.workers, "per_device_batch": run.per_device_batch}
-    if not path.exists():
-        put_json(path, mesh)
+    if work.create(MESH_FILE, to_json(mesh)):
         return
-    stored = read_json(path)
+    stored = work.read_json(MESH_FILE)
     if stored != mesh:
         raise SettingsError(
-            f"tune.workers: an interrupted run in {path.parent} had tune.workers "
+            f"tune.workers: an interrupted run in {work} had tune.workers "
             f"{stored['workers']} and tune.per_device_batch {stored['per_device_batch']}, got "
             f"{run.workers} and {run.per_device_batch}; run with the same or delete that directory "
             "to start over."
@@ -128,23 +147,23 @@ def _prepare_rows(
     run: FinetuneRunSettings,
     samples: Samples | Callable[[], Samples],
     model: Path,
-    work: Path,
+    work: Directory,
 ) -> dict[str, Any]:
     """Check the rows and write them for the ranks, unless an earlier run has; return the counts."""
-    path = work / "preferences.json"
-    if not path.exists():
+    if not work.exists(COUNTS_FILE):
         opened = samples() if callable(samples) else samples
         rules = row_rules(training_processor(model), settings.max_tokens)
-        counts = write_preferences(opened, work / "preferences.arrow", rules)
-        put_json(
-            path,
+        with work.writing(PREFERENCES_FILE) as path:
+            counts = write_preferences(opened, path, rules)
+        work.put_json(
+            COUNTS_FILE,
             {
                 "rows": counts.rows,
                 "rejected": counts.rejected,
                 "rejections": [asdict(rejection) for rejection in counts.rejections],
             },
         )
-    written = read_json(path)
+    written = work.read_json(COUNTS_FILE)
     total = {"rows": written["rows"], "rejected": len(written["rejections"])}
     check_rejected(
         "finetune",
@@ -158,7 +177,7 @@ def _prepare_rows(
     return written
 
 
-def _fit(task: TrainingTask) -> None:
+def _fit(task: RankTask) -> None:
     """Start the ranks and wait for them; a lost rank restarts all from the last checkpoint."""
     run = task.run
     plan = RankPlan(
@@ -168,7 +187,7 @@ def _fit(task: TrainingTask) -> None:
         max_failures=run.max_retries,
         settings=("tune.workers", "tune.cpus_per_worker", "tune.use_gpu"),
     )
-    run_ranks(_train_rank, {"task": task}, plan, task.output.parent / "ray")
+    run_ranks(_train_rank, {"task": task}, plan)
 
 
 def _train_rank(config: dict[str, Any]) -> None:
@@ -178,56 +197,62 @@ def _train_rank(config: dict[str, Any]) -> None:
 
     # Ray Train's log level does not reach loggers outside of it.
     logging.getLogger().setLevel(logging.WARNING)
-    task: TrainingTask = config["task"]
-    work, rank = task.output.parent, ray.train.get_context().get_world_rank()
+    task: RankTask = config["task"]
+    outcome, rank = Outcome(task.artifact), ray.train.get_context().get_world_rank()
+    checkpoints = Checkpoints(outcome.work / CHECKPOINTS)
     # Rank 0 chooses: a run beside this one may save another while the ranks look for it.
     name, done = ray.train.collective.broadcast_from_rank_zero(
-        (newest_checkpoint(work / CHECKPOINTS), (work / RESULT_FILE).exists())
+        (checkpoints.newest(), outcome.is_there())
     )
     if done:
-        return  # Another rank was lost after rank 0 had written the tuned model.
-    restored = work / CHECKPOINTS / name if name else None
-    # No try ever writes into another one's directory: what a result names stays complete.
-    task = replace(task, output=task.output.with_name(f"model-{uuid.uuid4().hex}"))
-    with tempfile.TemporaryDirectory(prefix="raysae-finetune-") as scratch:
-        result = train(task, Path(scratch), restored, partial(_keep_checkpoint, work))
-    if rank == 0:
-        write_result(work, task.output, result)
+        return  # A rank was lost after rank 0 had written the model, or another run was first.
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="raysae-finetune-")))
+        rows = stack.enter_context(outcome.work.fetched([PREFERENCES_FILE]))
+        restored = stack.enter_context(checkpoints.fetched(name)) if name else None
+        training = TrainingTask(
+            task.settings, task.run, task.model, rows / PREFERENCES_FILE, scratch / "model"
+        )
+        keep = partial(_keep_checkpoint, checkpoints)
+        result = train(training, scratch / "trainer", restored, keep)
+        if rank == 0:
+            claim_result(outcome, training.output, result)
 
 
-def _keep_checkpoint(work: Path, directory: Path, metrics: Mapping[str, float]) -> None:
-    """Move this rank's part of a checkpoint to the others', and publish it when all are there.
+def _keep_checkpoint(
+    checkpoints: Checkpoints, directory: Path, metrics: Mapping[str, float]
+) -> None:
+    """Put this rank's part of a checkpoint to the others', and publish it when all are there.
 
     Every rank has its own directory that holds only its own files.
     """
     import ray.train.collective
 
-    rank = ray.train.get_context().get_world_rank()
     token = ray.train.collective.broadcast_from_rank_zero(uuid.uuid4().hex)
-    checkpoints = work / CHECKPOINTS
-    incoming = checkpoints / f"{TEMPORARY_PREFIX}{token}"
-    move_files(directory, incoming)
+    checkpoints.put(token, directory)
     ray.train.collective.barrier()
-    if rank == 0:
-        publish_checkpoint(incoming, checkpoints, int(metrics["step"]))
+    if ray.train.get_context().get_world_rank() == 0:
+        checkpoints.publish(token, int(metrics["step"]))
 
 
-def write_result(work: Path, model: Path, result: Mapping[str, Any]) -> None:
-    """Say which tuned model is complete, with its files' sizes, and what its training measured.
+def claim_result(outcome: Outcome, model: Path, result: Mapping[str, Any]) -> None:
+    """Put a tuned model into the storage and say that it is complete.
 
     Args:
-        work: The artifact's work directory.
-        model: A directory directly in it.
+        outcome: The artifact's.
+        model: A local directory.
         result: What `raysae.finetune.train` returned.
     """
-    files = {file.name: file.stat().st_size for file in sorted(model.iterdir())}
-    put_json(work / RESULT_FILE, {**result, "model": model.name, "files": files})
+    files = outcome.new_try()
+    for file in sorted(model.iterdir()):
+        files.upload(file, file.name)
+    outcome.claim(files, result)
 
 
-def _publish(artifact: Artifact, work: Path, prepared: Mapping[str, Any], started: float) -> None:
-    """Move the tuned model's files into place and finish the artifact."""
-    result = read_json(work / RESULT_FILE)
-    _move_model(work, result, artifact.directory)
+def _publish(outcome: Outcome, prepared: Mapping[str, Any], started: float) -> None:
+    """Put the tuned model's files in their places and finish the artifact."""
+    result = outcome.read()
+    assert result is not None, "a training that ended has an outcome"
     counts = {
         "rows": prepared["rows"],
         "rejected": len(prepared["rejections"]),
@@ -236,34 +261,12 @@ def _publish(artifact: Artifact, work: Path, prepared: Mapping[str, Any], starte
     }
     kept = ("steps", "held_out", "resumed_at_step")
     about = {key: prepared[key] for key in ("settings", "run", "rejected", "rejections")}
-    artifact.finish(
+    outcome.artifact.finish(
         {
             **about,
             **{key: result[key] for key in kept},
             "counts": counts,
-            "files": sorted(result["files"]),
             "seconds": round(time.monotonic() - started, 1),
-        }
+        },
+        outcome.publish(),
     )
-
-
-def _move_model(work: Path, result: Mapping[str, Any], directory: Path) -> None:
-    """Move the files of a complete model; a run that was killed here may have moved some.
-
-    Raises:
-        DataError: One of them is in neither place with its size.
-    """
-    model = work / result["model"]
-    for name, size in result["files"].items():
-        if not any(_has_size(place / name, size) for place in (model, directory)):
-            raise DataError(
-                f"{model / name} is missing or damaged, although {work / RESULT_FILE} lists it; "
-                "delete that file and run again to go on from the last checkpoint."
-            )
-    for name, size in result["files"].items():
-        if _has_size(model / name, size):
-            put_file(model / name, directory / name)
-
-
-def _has_size(file: Path, size: int) -> bool:
-    return file.is_file() and file.stat().st_size == size

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
+from raysae.artifacts import RowGroup, ScoreTable
+from raysae.artifacts.marks import Mark
 from raysae.scoring import SCORERS
-from raysae.scoring.table import ScoreTable
 from raysae.stages.chain import Chain
+
+
+def row_groups(chain: Chain, *scorers: str) -> Iterator[RowGroup]:
+    """Yield the row groups of `corpus`, shard by shard.
+
+    Args:
+        chain: The settings.
+        scorers: By which scorers; by all of them if none is named.
+    """
+    for shard in chain.shards(chain.corpus):
+        for scorer in scorers or SCORERS:
+            yield chain.row_group(shard, scorer)
 
 
 def scores_are_live(chain: Chain) -> bool:
     """Whether every shard of `corpus` has a live row group by every scorer, its file included."""
-    table = ScoreTable(chain.root)
-    live = {entry["path"] for entry in table.live()}
-    groups = (chain.row_group(s, name) for s in chain.shards(chain.corpus) for name in SCORERS)
-    return all(group.path in live and table.mark(group) is not None for group in groups)
+    return ScoreTable(chain.root).are_live(row_groups(chain))
 
 
-def score_marks(chain: Chain) -> list[dict[str, Any]]:
-    """Return one mark per shard of `corpus`: counts and rejected rows are alike for all scorers."""
-    table = ScoreTable(chain.root)
-    scorer = chain.settings.select.scorer
-    marks = [table.mark(chain.row_group(shard, scorer)) for shard in chain.shards(chain.corpus)]
-    return [mark for mark in marks if mark is not None]
+def score_marks(chain: Chain) -> Iterator[Mark]:
+    """Yield one mark per shard of `corpus`: counts and rejected rows are alike for all scorers.
+
+    Raises:
+        DataError: A shard is not scored.
+    """
+    return ScoreTable(chain.root).marks(row_groups(chain, chain.settings.select.scorer))

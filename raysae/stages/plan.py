@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -266,12 +265,13 @@ def print_plan(chain: Chain, kinds: Collection[str]) -> None:
     hours = sum(stage.hours for stage in stages.values())
     dollars = sum(stage.hours * stage.gpus for stage in stages.values()) * price
     disk = sum(stage.disk_bytes for stage in stages.values())
-    free = shutil.disk_usage(chain.root).free
+    free = chain.root.free_bytes()
+    left = "" if free is None else f" of {free / GIB:,.1f} GiB free"
     sys.stdout.write(
         f"plan: together   {hours:,.3f} worker-hours, ${dollars:,.2f}, {disk / GIB:,.2f} GiB on "
-        f"disk of {free / GIB:,.1f} GiB free\n"
+        f"disk{left}\n"
     )
-    if disk > free:
+    if free is not None and disk > free:
         raise SettingsError(
             f"storage: the run needs {disk / GIB:,.1f} GiB, but {chain.root} has "
             f"{free / GIB:,.1f} GiB free; lower cache.tokens_per_sample or name another storage."

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raysae.artifacts import as_number, package_versions, read_json
+from raysae.artifacts import Publication, ScoreTable, package_versions
 from raysae.corpora import known_corruption
 from raysae.interpret import (
     ArtifactRef,
@@ -31,16 +31,15 @@ from raysae.interpret import (
 )
 from raysae.models import load_hidden_state_model
 from raysae.sample import Rejection
-from raysae.scoring import SCORERS, FeatureWeights
-from raysae.scoring.table import ScoreTable
+from raysae.scoring import SCORERS
 from raysae.stages._report_cards import SampleSource, feature_cards, sample_cards
 from raysae.stages.chain import Chain
-from raysae.stages.live_scores import score_marks
-from raysae.stages.result import COUNTED, StageResult, sum_counts
+from raysae.stages.live_scores import row_groups, score_marks
+from raysae.stages.result import COUNTED, ShardTotals, StageResult
 from raysae.stages.select import KEPT_FILE
 from raysae.stages.train import HISTORY_FILE
-from raysae.stages.weights import STRONGEST_FILE, WEIGHTS_FILE
-from raysae.storage import put_bytes
+from raysae.stages.weights import STRONGEST_FILE, read_weights
+from raysae.storage import as_number
 
 REPORT_FILE = "report.html"
 SHOWN_SAMPLES = 12
@@ -55,9 +54,10 @@ def run_report(chain: Chain) -> StageResult:
     artifact = chain.report
     started = time.monotonic()
     artifact.begin()
-    page = render_report(_gather(chain))
-    put_bytes(artifact.directory / REPORT_FILE, page.encode())
-    artifact.finish({"rows": 0, "rejected": 0, "seconds": time.monotonic() - started})
+    files = Publication(artifact.directory)
+    files.put_bytes(REPORT_FILE, render_report(_gather(chain)).encode())
+    seconds = time.monotonic() - started
+    artifact.finish({"rows": 0, "rejected": 0, "seconds": seconds}, files.records)
     return StageResult(0, 0, resumed=False)
 
 
@@ -68,7 +68,8 @@ def _gather(chain: Chain) -> ReportContent:
     deciding = scores[settings.select.scorer].sort_by(
         [("score", "descending"), ("sample_id", "ascending")]
     )
-    kept = set(pq.read_table(chain.subset.directory / KEPT_FILE)["ordinal"].to_pylist())
+    kept_table = pq.read_table(pa.BufferReader(chain.subset.directory.read_bytes(KEPT_FILE)))
+    kept = set(kept_table["ordinal"].to_pylist())
     kinds = known_corruption(settings.corpus.name)
     source = SampleSource(chain.corpus, load_hidden_state_model(settings.model, "meta"))
     by_ordinal = {
@@ -78,13 +79,13 @@ def _gather(chain: Chain) -> ReportContent:
     }
     shown = min(SHOWN_SAMPLES, len(deciding))
     worst = deciding.slice(len(deciding) - shown).take(np.arange(shown)[::-1])
-    strongest = read_json(chain.weights.directory / STRONGEST_FILE)["features"]
-    weights = FeatureWeights.from_table(pq.read_table(chain.weights.directory / WEIGHTS_FILE))
-    marks = score_marks(chain)
+    strongest = chain.weights.directory.read_json(STRONGEST_FILE)["features"]
+    weights = read_weights(chain.weights.directory)
+    marks = list(score_marks(chain))
     return ReportContent(
         corpus=settings.corpus.name,
         selection=_selection(chain),
-        stages=_stages(chain, sum_counts(marks)),
+        stages=_stages(chain, ShardTotals.of(marks).counts),
         artifacts=_artifacts(chain),
         settings=asdict(settings),
         packages=package_versions(),
@@ -106,10 +107,9 @@ def _scores(chain: Chain) -> dict[str, pa.Table]:
     Only the deciding scorer's rows are shown one by one, with all of their columns.
     """
     table = ScoreTable(chain.root)
-    shards = chain.shards(chain.corpus)
     return {
         scorer: table.read(
-            (chain.row_group(shard, scorer) for shard in shards),
+            row_groups(chain, scorer),
             None if scorer == chain.settings.select.scorer else COMPARED_COLUMNS,
         ).sort_by("ordinal")
         for scorer in SCORERS
@@ -194,7 +194,7 @@ def _scorer_summaries(scores: Mapping[str, pa.Table], deciding: str, kept: set[i
 def _sae(chain: Chain) -> SaeSummary:
     """Summarise the SAE's health and training."""
     metadata, settings = chain.sae.metadata(), chain.settings
-    points = read_json(chain.sae.directory / HISTORY_FILE)["points"]
+    points = chain.sae.directory.read_json(HISTORY_FILE)["points"]
     return SaeSummary(
         architecture=settings.sae.architecture,
         d_in=metadata["d_in"],

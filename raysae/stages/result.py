@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from raysae.artifacts import Artifact, ShardSpec
-from raysae.errors import DataError
-from raysae.sample import count_reasons
 
 COUNTED = ("rows", "rejected", "tokens", "text_tokens", "image_tokens", "special_tokens")
 """Counts that a shard's mark may hold; they are summed into the artifact's metadata."""
+
+LISTED_PROBLEMS = 5
+"""Lost shards that are named one by one."""
 
 
 @dataclass(frozen=True)
@@ -29,28 +32,59 @@ class StageResult:
     resumed: bool
 
 
-def finished_marks(artifact: Artifact, shards: Sequence[ShardSpec]) -> list[dict[str, Any]]:
-    """Return the mark of every shard.
+@dataclass
+class ShardTotals:
+    """What the marks of many shards say together; the marks themselves are not kept.
 
-    Raises:
-        DataError: A shard has none, although its stage has ended.
+    Attributes:
+        counts: Sums of `COUNTED`.
+        reasons: Rejected rows by reason.
     """
-    marks = []
-    for shard in shards:
-        mark = artifact.shard_mark(shard.name)
-        if mark is None:
-            raise DataError(
-                f"{artifact.directory}: {shard.name} is not complete; run the job again."
-            )
-        marks.append(mark)
-    return marks
+
+    counts: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def add(self, mark: Mapping[str, Any]) -> None:
+        """Add a shard's mark."""
+        for name in COUNTED:
+            self.counts[name] += int(mark.get(name, 0))
+        self.reasons.update(row["reason"] for row in mark["rejections"])
+
+    @classmethod
+    def of(cls, marks: Iterable[Mapping[str, Any]]) -> ShardTotals:
+        """Add up marks."""
+        totals = cls()
+        for mark in marks:
+            totals.add(mark)
+        return totals
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what an artifact's metadata say of its rows."""
+        counts = {name: self.counts[name] for name in COUNTED}
+        return {**counts, "rejections": dict(sorted(self.reasons.items()))}
 
 
-def sum_counts(marks: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Add up the counts of marks."""
-    return {name: sum(int(mark.get(name, 0)) for mark in marks) for name in COUNTED}
+def missing_shards(stage: str, artifact: Artifact, shards: Sequence[ShardSpec]) -> list[ShardSpec]:
+    """Return the shards that are still to be done, and say what was done or was lost.
+
+    Args:
+        stage: Its name, for the lines.
+        artifact: What the shards are of.
+        shards: All of them, in order.
+    """
+    missing, problems = artifact.missing(shards)
+    done = len(shards) - len(missing)
+    if done:
+        sys.stdout.write(f"{stage}: {done} of {len(shards)} shards are done\n")
+    report_lost(stage, problems)
+    return missing
 
 
-def rejection_reasons(marks: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Count rejected rows by reason."""
-    return count_reasons(row["reason"] for mark in marks for row in mark["rejections"])
+def report_lost(stage: str, problems: Sequence[str]) -> None:
+    """Say which shards were complete once, and are done again because files of theirs are gone."""
+    for problem in problems[:LISTED_PROBLEMS]:
+        sys.stdout.write(f"{stage}: warning: {problem}; the shard is done again\n")
+    if len(problems) > LISTED_PROBLEMS:
+        more = len(problems) - LISTED_PROBLEMS
+        sys.stdout.write(f"{stage}: warning: and {more:,} shards more\n")
+    sys.stdout.flush()

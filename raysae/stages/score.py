@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from raysae.artifacts import ShardSpec
+from raysae.artifacts import ATTEMPTS, RowGroup, ScoreTable, ShardSpec
 from raysae.sample import Rejection, Sample
 from raysae.scoring import (
     SCORE_SCHEMA,
     SCORERS,
-    FeatureWeights,
     ScoreSettings,
     score_batch,
 )
-from raysae.scoring.table import RowGroup, ScoreTable
 from raysae.stages._encoder import Encoder
 from raysae.stages._hidden_states import Reading
 from raysae.stages._pool import ShardTask, check_rejected, run_shards
+from raysae.stages._snapshots import record_snapshot
 from raysae.stages.chain import Chain
-from raysae.stages.live_scores import score_marks
-from raysae.stages.result import StageResult, rejection_reasons, sum_counts
-from raysae.stages.weights import WEIGHTS_FILE
+from raysae.stages.live_scores import row_groups, score_marks
+from raysae.stages.result import ShardTotals, StageResult, report_lost
+from raysae.stages.weights import read_weights
+from raysae.storage import Directory
 
 ShardGroups = Mapping[str, Mapping[str, RowGroup]]
 """Shard name → scorer → the row group to be written."""
@@ -36,7 +34,7 @@ class ScoreWorker:
     """Scores shards.
 
     Args:
-        root: The storage.
+        table: Where the scores go.
         groups: Which row groups each shard still lacks.
         reading: How samples are read.
         sae: Directory of the SAE.
@@ -47,17 +45,17 @@ class ScoreWorker:
     def __init__(
         self,
         *,
-        root: Path,
+        table: ScoreTable,
         groups: ShardGroups,
         reading: Reading,
-        sae: Path,
-        weights: Path,
+        sae: Directory,
+        weights: Directory,
         score: ScoreSettings,
     ) -> None:
-        self.table = ScoreTable(root)
+        self.table = table
         self.groups = groups
         self.score = score
-        self.weights = FeatureWeights.from_table(pq.read_table(weights / WEIGHTS_FILE))
+        self.weights = read_weights(weights)
         self.encoder = Encoder(reading, sae)
 
     def work(self, shard: ShardSpec, samples: Sequence[Sample | Rejection]) -> dict[str, Any]:
@@ -85,42 +83,52 @@ def run_score(chain: Chain) -> StageResult:
     """
     settings, table = chain.settings, ScoreTable(chain.root)
     shards = chain.shards(chain.corpus)
+    record_snapshot(chain.snapshot, chain.corpus.snapshot)
     missing = _missing_groups(chain, table, shards)
     if len(missing) < len(shards):
         sys.stdout.write(f"score: {len(shards) - len(missing)} of {len(shards)} shards are done\n")
     run_shards(
         "score",
         chain.corpus,
-        [ShardTask(shard) for shard in shards if shard.name in missing],
+        [
+            # Row groups of many corpora and models lie in one table, shards of one name among them.
+            ShardTask(shard, attempt=next(iter(missing[shard.name].values())).key)
+            for shard in shards
+            if shard.name in missing
+        ],
         worker_class=ScoreWorker,
         worker_arguments={
-            "root": chain.root,
+            "table": table,
             "groups": missing,
             "reading": Reading.of(settings),
             "sae": chain.sae.directory,
             "weights": chain.weights.directory,
             "score": settings.score,
         },
+        attempts=table.directory / ATTEMPTS,
+        model=settings.model,
         run=settings.run,
     )
-    groups = [chain.row_group(shard, scorer) for shard in shards for scorer in SCORERS]
-    marks = score_marks(chain)
-    counts = sum_counts(marks)
-    check_rejected("score", counts, settings.run.max_rejected_fraction, rejection_reasons(marks))
-    table.publish(groups)
-    return StageResult(counts["rows"], counts["rejected"], len(missing) < len(shards))
+    totals = ShardTotals.of(score_marks(chain))
+    check_rejected("score", totals.counts, settings.run.max_rejected_fraction, totals.reasons)
+    table.publish(row_groups(chain))
+    rows, rejected = totals.counts["rows"], totals.counts["rejected"]
+    return StageResult(rows, rejected, len(missing) < len(shards))
 
 
 def _missing_groups(
     chain: Chain, table: ScoreTable, shards: Sequence[ShardSpec]
 ) -> dict[str, dict[str, RowGroup]]:
     """Return, for each shard that lacks one, the row groups still to be written."""
-    missing: dict[str, dict[str, RowGroup]] = {}
+    names: dict[RowGroup, str] = {}
     for shard in shards:
         for scorer in SCORERS:
-            group = chain.row_group(shard, scorer)
-            if table.mark(group) is None:
-                missing.setdefault(shard.name, {})[scorer] = group
+            names[chain.row_group(shard, scorer)] = shard.name
+    lacking, problems = table.missing(names)
+    report_lost("score", problems)
+    missing: dict[str, dict[str, RowGroup]] = {}
+    for group in lacking:
+        missing.setdefault(names[group], {})[group.scorer] = group
     return missing
 
 

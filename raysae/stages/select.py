@@ -10,13 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raysae.artifacts import Publication, ScoreTable
 from raysae.corpora import Corpus
 from raysae.scoring import select
-from raysae.scoring.table import ScoreTable
 from raysae.stages.chain import Chain
-from raysae.stages.live_scores import score_marks
-from raysae.stages.result import StageResult, rejection_reasons, sum_counts
-from raysae.storage import put_file, temporary_sibling
+from raysae.stages.live_scores import row_groups, score_marks
+from raysae.stages.result import ShardTotals, StageResult
 
 DATA_DIRECTORY = "data"
 """Only Parquet lies here, so that `datasets.load_dataset(<subset>/data)` finds nothing else."""
@@ -34,39 +33,37 @@ def run_select(chain: Chain) -> StageResult:
     artifact, settings = chain.subset, chain.settings.select
     started = time.monotonic()
     artifact.begin()
-    shards = chain.shards(chain.corpus)
     scores = ScoreTable(chain.root).read(
-        (chain.row_group(shard, settings.scorer) for shard in shards),
-        ("sample_id", "ordinal", "score"),
+        row_groups(chain, settings.scorer), ("sample_id", "ordinal", "score")
     )
     selection = select(scores, settings)
     kept = selection.kept["ordinal"].to_numpy()
-    files = _write_rows(chain.corpus, kept, artifact.directory / DATA_DIRECTORY)
-    temporary = temporary_sibling(artifact.directory / KEPT_FILE)
-    pq.write_table(selection.kept, temporary)
-    put_file(temporary, artifact.directory / KEPT_FILE)
-    marks = score_marks(chain)
-    counts = sum_counts(marks)
+    files = Publication(artifact.directory)
+    names = _write_rows(chain.corpus, kept, files)
+    with files.writing(KEPT_FILE) as path:
+        pq.write_table(selection.kept, path)
+    totals = ShardTotals.of(score_marks(chain))
     artifact.finish(
         {
             "rows": len(kept),
             "scored": selection.rows,
-            "rejected": counts["rejected"],
-            "rejections": rejection_reasons(marks),
+            "rejected": totals.counts["rejected"],
+            "rejections": dict(totals.reasons),
             "duplicates": selection.duplicates,
             "unscored": selection.unscored,
             "cutoff": selection.cutoff,
-            "files": files,
+            "data_files": names,
             "seconds": time.monotonic() - started,
-        }
+        },
+        files.records,
     )
     sys.stdout.write(
         f"select: kept {len(kept):,} of {selection.rows:,} rows by {settings.scorer}\n"
     )
-    return StageResult(len(kept), counts["rejected"], resumed=False)
+    return StageResult(len(kept), totals.counts["rejected"], resumed=False)
 
 
-def _write_rows(corpus: Corpus, kept: np.ndarray, directory: Path) -> list[str]:
+def _write_rows(corpus: Corpus, kept: np.ndarray, files: Publication) -> list[str]:
     """Write the kept rows, one file for each of the corpus that has any, a few rows at a time."""
     parts = []
     for index, rows in enumerate(corpus.snapshot.file_rows):
@@ -76,15 +73,19 @@ def _write_rows(corpus: Corpus, kept: np.ndarray, directory: Path) -> list[str]:
             parts.append((index, in_file))
     names = []
     for number, (index, in_file) in enumerate(parts):
-        names.append(f"train-{number:05d}-of-{len(parts):05d}.parquet")
-        temporary = temporary_sibling(directory / names[-1])
-        with pq.ParquetWriter(temporary, corpus.schema, compression="zstd") as writer:
-            start = 0
-            for batch in corpus.batches(index, rows=ROWS_PER_READ):
-                stop = start + batch.num_rows
-                wanted = in_file[(in_file >= start) & (in_file < stop)] - start
-                if len(wanted):
-                    writer.write_batch(batch.take(pa.array(wanted)))
-                start = stop
-        put_file(temporary, directory / names[-1])
+        names.append(f"{DATA_DIRECTORY}/train-{number:05d}-of-{len(parts):05d}.parquet")
+        with files.writing(names[-1]) as path:
+            _write_part(corpus, index, in_file, path)
     return names
+
+
+def _write_part(corpus: Corpus, file_index: int, kept: np.ndarray, path: Path) -> None:
+    """Write some rows of one of the corpus' files."""
+    with pq.ParquetWriter(path, corpus.schema, compression="zstd") as writer:
+        start = 0
+        for batch in corpus.batches(file_index, rows=ROWS_PER_READ):
+            stop = start + batch.num_rows
+            wanted = kept[(kept >= start) & (kept < stop)] - start
+            if len(wanted):
+                writer.write_batch(batch.take(pa.array(wanted)))
+            start = stop

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +18,16 @@ import ray.train.torch
 import torch
 
 from raysae.activations import CachedTokens, CacheReader, ReadingOrder
-from raysae.artifacts import Artifact, as_number, read_json
+from raysae.artifacts import Artifact
 from raysae.errors import DataError
 from raysae.models import ModelSettings
-from raysae.sae import Ranks, SaeHealth, SaeSettings, SaeTrainer, save_saelens
+from raysae.sae import SAE_FILES, Ranks, Sae, SaeHealth, SaeSettings, SaeTrainer, save_saelens
+from raysae.stages._checkpoints import Checkpoints
+from raysae.stages._outcome import Outcome
 from raysae.stages._ranks import RankPlan, run_ranks
 from raysae.stages.chain import Chain, TrainRunSettings
 from raysae.stages.result import COUNTED, StageResult
-from raysae.storage import put_file, put_json, temporary_sibling
+from raysae.storage import Directory, as_number, to_json
 
 START_SAMPLE_TOKENS = 8192
 """Tokens that the input scale and b_dec are estimated from."""
@@ -37,8 +39,8 @@ LOG_POINTS = 100
 """Points of the training curve."""
 
 CHECKPOINTS = "checkpoints"
-KEPT_CHECKPOINTS = 2
 
+STATE_FILE = "state.pt"
 HISTORY_FILE = "history.json"
 HEALTH_FILE = "health.json"
 
@@ -60,7 +62,7 @@ class TrainTask:
     """
 
     artifact: Artifact
-    cache: Path
+    cache: Directory
     data_files: tuple[str, ...]
     shard_rows: tuple[int, ...]
     held_out: int
@@ -85,25 +87,39 @@ def run_train(chain: Chain) -> StageResult:
     task = _train_task(chain)
     artifact.begin()
     started = time.monotonic()
-    checkpoints = artifact.directory / CHECKPOINTS
-    resumed = bool(_saved(checkpoints))
-    run_ranks(_train_rank, {"task": task}, _rank_plan(task.run), checkpoints)
-    health = read_json(artifact.directory / HEALTH_FILE)
-    if not artifact.is_finished():  # A run beside this one may have been the first.
-        artifact.finish(
-            {
-                "rows": task.sae.steps * task.sae.batch_tokens,
-                "rejected": 0,
-                "d_in": task.d_in,
-                "workers": task.run.workers,
-                "health": health,
-                "activations": _about(chain.activations),
-                "seconds": time.monotonic() - started,
-            }
-        )
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    outcome = Outcome(artifact)
+    resumed = outcome.read() is not None or Checkpoints(outcome.work / CHECKPOINTS).newest()
+    try:
+        if outcome.read() is None:
+            run_ranks(_train_rank, {"task": task}, _rank_plan(task.run))
+        if not artifact.is_finished():
+            _finish(task, outcome, started, _about(chain.activations))
+    except Exception:
+        # A run beside this one may have been the first, and have cleared the work of both away.
+        if not artifact.is_finished():
+            raise
+    outcome.remove()
+    health = artifact.metadata()["health"]
     _print_health(health)
-    return StageResult(task.sae.steps * task.sae.batch_tokens, 0, resumed)
+    return StageResult(task.sae.steps * task.sae.batch_tokens, 0, bool(resumed))
+
+
+def _finish(task: TrainTask, outcome: Outcome, started: float, cache: dict[str, Any]) -> None:
+    """Put the SAE's files in their places and finish the artifact."""
+    about = outcome.read()
+    assert about is not None, "a training that ended has an outcome"
+    task.artifact.finish(
+        {
+            "rows": task.sae.steps * task.sae.batch_tokens,
+            "rejected": 0,
+            "d_in": task.d_in,
+            "workers": task.run.workers,
+            "health": about["health"],
+            "activations": cache,
+            "seconds": time.monotonic() - started,
+        },
+        outcome.publish(),
+    )
 
 
 def _rank_plan(run: TrainRunSettings) -> RankPlan:
@@ -128,7 +144,8 @@ def _train_task(chain: Chain) -> TrainTask:
     """Gather what training needs from the cache's metadata."""
     metadata = chain.activations.metadata()
     # A shard all of whose rows were rejected has nothing to train on or to be judged by.
-    shards = [shard for shard in metadata["shards"] if shard["rows"]]
+    listed = zip(metadata["data_files"], metadata["data_rows"], strict=True)
+    shards = [(name, rows) for name, rows in listed if rows]
     if not shards:
         raise DataError(
             f"train: the cache {chain.activations.directory} holds no token; keep more of them "
@@ -137,8 +154,8 @@ def _train_task(chain: Chain) -> TrainTask:
     return TrainTask(
         artifact=chain.sae,
         cache=chain.activations.directory,
-        data_files=tuple(shard["data"] for shard in shards),
-        shard_rows=tuple(shard["rows"] for shard in shards),
+        data_files=tuple(name for name, _ in shards),
+        shard_rows=tuple(rows for _, rows in shards),
         held_out=_held_out(len(shards)),
         sae=chain.settings.sae,
         model=chain.settings.model,
@@ -155,6 +172,10 @@ def _held_out(shards: int) -> int:
 def _train_rank(config: dict[str, Any]) -> None:
     """Train one rank: what Ray Train calls in every worker, again after a restart."""
     task: TrainTask = config["task"]
+    outcome = Outcome(task.artifact)
+    # Rank 0 decides for all: a run beside this one may be the first meanwhile.
+    if ray.train.collective.broadcast_from_rank_zero(outcome.is_there()):
+        return
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
     device = ray.train.torch.get_device()
@@ -168,7 +189,7 @@ def _train_rank(config: dict[str, Any]) -> None:
         rank=ranks.rank,
         world_size=ranks.world_size,
     )
-    checkpoints = task.artifact.directory / CHECKPOINTS
+    checkpoints = Checkpoints(outcome.work / CHECKPOINTS)
     history = _restore(trainer, checkpoints, ranks.rank)
     log_every = max(1, task.sae.steps // LOG_POINTS)
     mine = ranks.rows(task.sae.batch_tokens)
@@ -183,8 +204,8 @@ def _train_rank(config: dict[str, Any]) -> None:
                 _print_progress(history[-1], task.sae.steps)
         if ranks.rank == 0 and (done % task.run.checkpoint_every == 0 or last):
             _save(trainer, history, checkpoints)
-    if ranks.rank == 0 and not task.artifact.is_finished():
-        _write_artifact(task, trainer, history, reader)
+    if ranks.rank == 0:
+        _write_outcome(task, trainer, history, reader)
 
 
 def _start_sample(reader: CacheReader, shard_rows: Sequence[int]) -> CachedTokens:
@@ -196,19 +217,14 @@ def _start_sample(reader: CacheReader, shard_rows: Sequence[int]) -> CachedToken
     return reader.read(shard_n, token_n - np.concatenate([[0], ends])[shard_n])
 
 
-def _saved(checkpoints: Path) -> list[Path]:
-    """Return the complete checkpoints, the newest last."""
-    return sorted(checkpoints.glob("step-*.pt"))
-
-
-def _restore(trainer: SaeTrainer, checkpoints: Path, rank: int) -> list[dict[str, float]]:
+def _restore(trainer: SaeTrainer, checkpoints: Checkpoints, rank: int) -> list[dict[str, float]]:
     """Load the newest checkpoint into the trainer and return the history up to it."""
-    names = [path.name for path in _saved(checkpoints)]
     # Rank 0 chooses: a run beside this one may save another while the ranks look for it.
-    name = ray.train.collective.broadcast_from_rank_zero(names[-1] if names else None)
+    name = ray.train.collective.broadcast_from_rank_zero(checkpoints.newest())
     if name is None:
         return []
-    state = torch.load(checkpoints / name, map_location="cpu", weights_only=True)
+    with checkpoints.fetched(name) as files:
+        state = torch.load(files / STATE_FILE, map_location="cpu", weights_only=True)
     trainer.load_state_dict(state["trainer"])
     if rank == 0:
         sys.stdout.write(f"train: goes on from step {trainer.steps_done}\n")
@@ -217,32 +233,40 @@ def _restore(trainer: SaeTrainer, checkpoints: Path, rank: int) -> list[dict[str
     return history
 
 
-def _save(trainer: SaeTrainer, history: list[dict[str, float]], checkpoints: Path) -> None:
+def _save(trainer: SaeTrainer, history: list[dict[str, float]], checkpoints: Checkpoints) -> None:
     """Publish a checkpoint: every rank has the same state, so one of them writes it."""
-    final = checkpoints / f"step-{trainer.steps_done:010d}.pt"
-    temporary = temporary_sibling(final)
+    token = uuid.uuid4().hex
     state = {"trainer": trainer.state_dict(copies=False), "history": history}
-    torch.save(state, temporary)
-    put_file(temporary, final)
-    for old in _saved(checkpoints)[:-KEPT_CHECKPOINTS]:
-        old.unlink(missing_ok=True)
+    # torch refuses to open names that begin with a dot itself.
+    with (checkpoints.directory / token).writing(STATE_FILE) as path, path.open("wb") as file:
+        torch.save(state, file)
+    checkpoints.publish(token, trainer.steps_done)
 
 
-def _write_artifact(
+def _write_outcome(
     task: TrainTask, trainer: SaeTrainer, history: list[dict[str, float]], reader: CacheReader
 ) -> None:
-    """Publish the finished SAE, its training curve, and how well it does on held-out tokens."""
-    directory = task.artifact.directory
+    """Write the finished SAE, its training curve, and how well it does on held-out tokens."""
     sae = trainer.finished_sae()
     metadata = {
         "model_name": task.model.path,
         "hook_name": f"resid_post.{task.model.layer}",
         "raysae_id": task.artifact.id,
     }
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".tmp-") as temporary:
+    outcome = Outcome(task.artifact)
+    files = outcome.new_try()
+    with tempfile.TemporaryDirectory(prefix="raysae-sae-") as temporary:
         save_saelens(sae, Path(temporary), metadata)
-        for file in sorted(Path(temporary).iterdir()):
-            put_file(file, directory / file.name)
+        for name in SAE_FILES:
+            files.upload(Path(temporary) / name, name)
+    health = _health(task, sae, reader)
+    files.put_bytes(HISTORY_FILE, to_json({"points": history}))
+    files.put_bytes(HEALTH_FILE, to_json(health))
+    outcome.claim(files, {"health": health})
+
+
+def _health(task: TrainTask, sae: Sae, reader: CacheReader) -> dict[str, Any]:
+    """Measure the finished SAE on held-out tokens."""
     health = SaeHealth(sae.d_in, sae.d_sae)
     shards = range(len(task.trained_rows), len(task.shard_rows)) if task.held_out else [0]
     tokens_left = HEALTH_TOKENS
@@ -252,8 +276,7 @@ def _write_artifact(
             tokens = reader.read_rows(shard, np.arange(start, stop))
             health.measure(sae, tokens.acts_nd, tokens.modality_n)
             tokens_left -= len(tokens)
-    put_json(directory / HISTORY_FILE, {"points": history})
-    put_json(directory / HEALTH_FILE, {"held_out": task.held_out > 0, **health.summary()})
+    return {"held_out": task.held_out > 0, **health.summary()}
 
 
 def _print_progress(point: dict[str, float], steps: int) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 from raysae.corpora import open_subset
+from raysae.sample import Rejection, Sample
 from raysae.stages.chain import Chain, FinetuneJobSettings
 from raysae.stages.finetune import run_finetune
 from raysae.stages.result import StageResult
@@ -20,8 +22,7 @@ def run_tune(chain: Chain) -> StageResult:
     """
     settings, artifact = chain.settings, chain.tuned
     assert isinstance(settings, FinetuneJobSettings), "only that job makes tuned models"
-    subset = open_subset(settings.corpus, chain.subset.directory / DATA_DIRECTORY)
-    metadata = run_finetune(chain.finetune, settings.tune, subset.all_samples, artifact)
+    metadata = run_finetune(chain.finetune, settings.tune, lambda: _subset_samples(chain), artifact)
     first, last = metadata["steps"][0], metadata["steps"][-1]
     sys.stdout.write(
         f"finetune: {last['step']} steps, loss {first['loss']:.4f} → {last['loss']:.4f}\n"
@@ -34,3 +35,10 @@ def run_tune(chain: Chain) -> StageResult:
         )
     counts = metadata["counts"]
     return StageResult(counts["rows"], counts["rejected"], metadata["resumed_at_step"] > 0)
+
+
+def _subset_samples(chain: Chain) -> Iterator[Sample | Rejection]:
+    """Yield the subset's rows, in order."""
+    files = chain.subset.metadata()["data_files"]
+    with chain.subset.directory.fetched(files) as local:
+        yield from open_subset(chain.settings.corpus, local / DATA_DIRECTORY).all_samples()

@@ -6,14 +6,14 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
-from raysae.artifacts import Artifact, ShardSpec
+from raysae.artifacts import ATTEMPTS, CHECKSUM, Artifact, FileRecord, Publication, ShardSpec
 from raysae.sample import Rejection, Sample
 from raysae.scoring import (
     FeatureWeights,
@@ -26,10 +26,11 @@ from raysae.scoring import (
 from raysae.stages._encoder import Encoder
 from raysae.stages._hidden_states import Reading
 from raysae.stages._pool import ShardTask, check_rejected, run_shards, unwrapped_errors
+from raysae.stages._snapshots import record_snapshot
 from raysae.stages.chain import Chain
 from raysae.stages.connection import connect
-from raysae.stages.result import StageResult, finished_marks, rejection_reasons, sum_counts
-from raysae.storage import put_file, put_json, temporary_sibling
+from raysae.stages.result import ShardTotals, StageResult, missing_shards
+from raysae.storage import Directory, to_json
 
 WEIGHTS_FILE = "weights.parquet"
 TOP_TOKENS_FILE = "top_tokens.arrow"
@@ -50,7 +51,7 @@ class WeightsWorker:
     """
 
     def __init__(
-        self, *, artifact: Artifact, reading: Reading, sae: Path, weights: WeightSettings
+        self, *, artifact: Artifact, reading: Reading, sae: Directory, weights: WeightSettings
     ) -> None:
         self.artifact = artifact
         self.weights = weights
@@ -63,13 +64,10 @@ class WeightsWorker:
         for indices, batch, codes in self.encoder.encode(ready):
             ordinals = np.array([ready.samples[i].ordinal for i in indices], dtype=np.int64)
             top.update(codes, batch, ordinals[batch.sample_n])
-        name = f"{shard.name}.top_tokens.arrow"
-        _write_state(top, self.artifact.directory / name)
-        self.artifact.mark_shard(
-            shard.name,
-            [name],
-            {"shard": asdict(shard), **ready.mark()},
-        )
+        files = Publication(self.artifact.directory)
+        _write_state(top, files, f"{shard.name}-{CHECKSUM}.top_tokens.arrow")
+        content = {"shard": asdict(shard), **ready.mark()}
+        self.artifact.mark_shard(shard.name, files.records, content)
         return ready.counts()
 
 
@@ -81,13 +79,15 @@ def run_weights(chain: Chain) -> StageResult:
     """
     artifact, settings = chain.weights, chain.settings
     started = time.monotonic()
-    artifact.begin()
+    record_snapshot(chain.snapshot, chain.corpus.snapshot)
     tasks = _drawn_tasks(chain)
-    missing = [task for task in tasks if artifact.shard_mark(task.shard.name) is None]
+    artifact.begin(len(tasks))
+    shards = [task.shard for task in tasks]
+    missing = {shard.name for shard in missing_shards("weights", artifact, shards)}
     run_shards(
         "weights",
         chain.corpus,
-        missing,
+        [task for task in tasks if task.shard.name in missing],
         worker_class=WeightsWorker,
         worker_arguments={
             "artifact": artifact,
@@ -95,18 +95,24 @@ def run_weights(chain: Chain) -> StageResult:
             "sae": chain.sae.directory,
             "weights": settings.weights,
         },
+        attempts=artifact.directory / ATTEMPTS,
+        model=settings.model,
         run=settings.run,
     )
-    marks = finished_marks(artifact, [task.shard for task in tasks])
-    counts = sum_counts(marks)
-    check_rejected("weights", counts, settings.run.max_rejected_fraction, rejection_reasons(marks))
-    summary = _merge_on_cluster(artifact.directory, [mark["files"][0]["name"] for mark in marks])
-    artifact.finish({**counts, "summary": summary, "seconds": time.monotonic() - started})
+    totals, states = ShardTotals(), []
+    for mark in artifact.marks(shards):
+        totals.add(mark)
+        states.append(mark["files"][0]["name"])
+    check_rejected("weights", totals.counts, settings.run.max_rejected_fraction, totals.reasons)
+    summary, files = _merge_on_cluster(artifact.directory, states)
+    seconds = time.monotonic() - started
+    artifact.finish({**totals.to_json(), "summary": summary, "seconds": seconds}, files, shards)
     sys.stdout.write(
         f"weights: {summary['weighted']:,} of {summary['features']:,} features have a weight, "
         f"mean {summary['mean']:.3f}\n"
     )
-    return StageResult(counts["rows"], counts["rejected"], len(missing) < len(tasks))
+    rows, rejected = totals.counts["rows"], totals.counts["rejected"]
+    return StageResult(rows, rejected, len(missing) < len(tasks))
 
 
 def _drawn_tasks(chain: Chain) -> list[ShardTask]:
@@ -126,28 +132,43 @@ def _drawn_tasks(chain: Chain) -> list[ShardTask]:
     return tasks
 
 
-def _merge_on_cluster(directory: Path, states: Sequence[str]) -> dict[str, Any]:
+def _merge_on_cluster(
+    directory: Directory, states: Sequence[str]
+) -> tuple[dict[str, Any], list[FileRecord]]:
     """Merge the shards' states in a task, so that the driver holds none of them."""
     connect()
     with unwrapped_errors():
-        summary: dict[str, Any] = ray.get(
+        merged: tuple[dict[str, Any], list[FileRecord]] = ray.get(
             ray.remote(num_cpus=1)(merge_states).remote(directory, states)
         )
-    return summary
+    return merged
 
 
-def merge_states(directory: Path, states: Sequence[str]) -> dict[str, Any]:
-    """Merge states one by one, write weights and top tokens, and return the weights' summary."""
-    merged = _read_state(directory / states[0])
+def merge_states(
+    directory: Directory, states: Sequence[str]
+) -> tuple[dict[str, Any], list[FileRecord]]:
+    """Merge states one by one, and write weights and top tokens.
+
+    Returns:
+        The weights' summary, and what was written.
+    """
+    merged = _read_state(directory, states[0])
     for name in states[1:]:
-        merged.merge(_read_state(directory / name))
+        merged.merge(_read_state(directory, name))
     weights = merged.weights()
-    temporary = temporary_sibling(directory / WEIGHTS_FILE)
-    pq.write_table(weights.to_table(), temporary)
-    put_file(temporary, directory / WEIGHTS_FILE)
-    _write_state(merged, directory / TOP_TOKENS_FILE)
-    put_json(directory / STRONGEST_FILE, {"features": strongest_features(merged, weights)})
-    return weights.summary()
+    files = Publication(directory)
+    with files.writing(WEIGHTS_FILE) as path:
+        pq.write_table(weights.to_table(), path)
+    _write_state(merged, files, TOP_TOKENS_FILE)
+    strongest = strongest_features(merged, weights)
+    files.put_bytes(STRONGEST_FILE, to_json({"features": strongest}))
+    return weights.summary(), files.records
+
+
+def read_weights(directory: Directory) -> FeatureWeights:
+    """Read the weights of a finished artifact."""
+    data = pa.BufferReader(directory.read_bytes(WEIGHTS_FILE))
+    return FeatureWeights.from_table(pq.read_table(data))
 
 
 def strongest_features(top: TopTokens, weights: FeatureWeights) -> list[dict[str, Any]]:
@@ -171,15 +192,12 @@ def strongest_features(top: TopTokens, weights: FeatureWeights) -> list[dict[str
     return described
 
 
-def _write_state(top: TopTokens, final: Path) -> None:
+def _write_state(top: TopTokens, files: Publication, name: str) -> None:
     """Publish a state."""
-    temporary = temporary_sibling(final)
-    with temporary.open("wb") as file:
+    with files.writing(name) as path, path.open("wb") as file:
         write_top_tokens(top, file)
-    put_file(temporary, final)
 
 
-def _read_state(path: Path) -> TopTokens:
+def _read_state(directory: Directory, name: str) -> TopTokens:
     """Read a state."""
-    with path.open("rb") as file:
-        return read_top_tokens(file)
+    return read_top_tokens(pa.BufferReader(directory.map(name)))

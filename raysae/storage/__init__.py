@@ -5,8 +5,10 @@ docs/storage.md is the contract.
 """
 
 from raysae.storage.backend import Backend, Entry, Upload
-from raysae.storage.directory import Directory, as_number, parse_json, to_json
+from raysae.storage.directory import Directory
+from raysae.storage.documents import as_number, parse_json, read_json, to_json
 from raysae.storage.opening import FORMAT_VERSION, MARKER, check_format, open_storage, storage_at
+from raysae.storage.scratch import finished_or_gone, link_or_copy
 from raysae.storage.temporaries import TEMPORARY_PREFIX, is_temporary, writer_is_dead
 from raysae.storage.uris import check_name
 
@@ -21,9 +23,12 @@ __all__ = [
     "as_number",
     "check_format",
     "check_name",
+    "finished_or_gone",
     "is_temporary",
+    "link_or_copy",
     "open_storage",
     "parse_json",
+    "read_json",
     "storage_at",
     "to_json",
     "writer_is_dead",

@@ -64,6 +64,14 @@ class Backend(Protocol):
         """Publish some bytes."""
         ...
 
+    def copy(self, source: str, key: str) -> None:
+        """Publish a file under a second key.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+        ...
+
     def create(self, key: str, data: bytes) -> bool:
         """Publish some bytes unless the key is taken; return whether they are what it holds."""
         ...
@@ -143,7 +151,7 @@ class Backend(Protocol):
         ...
 
     def fetch(self, key: str, target: Path) -> None:
-        """Copy a file to a new local path.
+        """Copy a file to a new local path, where it must not be written to.
 
         Raises:
             FileNotFoundError: It is not there.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import math
 import mmap
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from raysae.errors import DataError
 from raysae.storage.backend import Backend, Entry
+from raysae.storage.documents import parse_json, to_json
+from raysae.storage.scratch import finished_or_gone, link_or_copy
 from raysae.storage.uris import check_name
 
 
@@ -68,12 +67,22 @@ class Directory:
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         """Give a local path to write a file at, and publish it unless an exception is raised."""
-        local = self.scratch(name)
-        try:
+        with finished_or_gone(self.scratch(name)) as local:
             yield local
             self.put_file(local, name)
-        finally:
-            local.unlink(missing_ok=True)
+
+    def upload(self, local: Path, name: str) -> None:
+        """Publish a copy of a finished local file, wherever that lies."""
+        with self.writing(name) as copy:
+            link_or_copy(local, copy)
+
+    def copy_to(self, name: str, target: Directory) -> None:
+        """Publish a file under the same name in another directory of this storage.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+        self.backend.copy(self.key(name), target.key(name))
 
     def put_bytes(self, name: str, data: bytes) -> None:
         """Publish some bytes, whole or not at all."""
@@ -143,7 +152,7 @@ class Directory:
             os.close(descriptor)
 
     def fetch(self, name: str, target: Path) -> None:
-        """Copy a file to a new local path.
+        """Copy a file to a new local path, where it must not be written to.
 
         Raises:
             FileNotFoundError: It is not there.
@@ -196,46 +205,6 @@ class Directory:
         """Return the names of the directories directly in this one, sorted."""
         return self.backend.directories(self.path)
 
-
-def to_json(value: Any) -> bytes:
-    """Return a value as indented JSON with sorted keys.
-
-    JSON has no numbers that are not finite: NaN and infinities are written as null, which
-    `as_number` reads as NaN.
-    """
-    return (json.dumps(_finite(value), indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
-
-
-def parse_json(data: bytes, where: str) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Args:
-        data: The file's bytes.
-        where: The file's path, for messages.
-
-    Raises:
-        DataError: They are no JSON object.
-    """
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is damaged ({error}); delete it and run again.") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{where} holds no JSON object; delete it and run again.")
-    return value
-
-
-def as_number(value: float | None) -> float:
-    """Return a number that `to_json` wrote: NaN where it wrote null."""
-    return math.nan if value is None else float(value)
-
-
-def _finite(value: Any) -> Any:
-    """Replace the numbers that JSON lacks by None."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
+    def free_bytes(self) -> int | None:
+        """Return the bytes that the storage can still take; None if there is no bound."""
+        return self.backend.free_bytes()

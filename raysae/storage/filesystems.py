@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from functools import lru_cache
 from typing import Any
@@ -49,6 +50,9 @@ def _filesystem_of(pid: int, scheme: str, setting: str, account: str) -> Any:  #
     options = dict(_OPTIONS.get(scheme, {}))
     if account:
         options["account_name"] = account
+    for chatty in ("botocore", "aiobotocore"):
+        # They tell where they found credentials, in every process whose log level is INFO.
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         return fsspec.filesystem(scheme, use_listings_cache=False, **options)
     except ImportError as error:

@@ -20,12 +20,12 @@ from raysae.errors import StorageError
 from raysae.storage.backend import Entry, Upload
 from raysae.storage.posix import Posix
 from raysae.storage.removal import is_inside, prune, remove_inside
+from raysae.storage.scratch import FULL, full_disk
 from raysae.storage.temporaries import temporary_name
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-_FULL = {errno.ENOSPC: "is full", errno.EDQUOT: "has reached its quota"}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _PRUNED_AT_MOST = 20
 _PIECE_BYTES = 4 << 20
@@ -54,11 +54,8 @@ def _one_sentence(
 def explained(error: OSError, root: Path) -> StorageError:
     """Say what an error of the system means for a storage, and what can be done."""
     where = error.filename2 or error.filename or root
-    if error.errno in _FULL:
-        return StorageError(
-            f"storage: the disk of {where} {_FULL[error.errno]}; free some space or name another "
-            "storage, and run again: what is finished is kept."
-        )
+    if error.errno in FULL:
+        return full_disk(where, error.errno)
     if error.errno in _DENIED:
         return StorageError(
             f"storage: {where} is denied ({error.strerror}); allow it or name another storage, and "
@@ -158,6 +155,19 @@ class LocalBackend:
         except BaseException:
             self._posix.unlink(temporary)
             raise
+        self._posix.sync_directory(temporary.parent)
+
+    @_one_sentence
+    @_again_if_pruned
+    def copy(self, source: str, key: str) -> None:
+        """Publish a file under a second name."""
+        temporary = self.scratch(key)
+        try:
+            self._posix.link(self.root / source, temporary)
+            self._posix.replace(temporary, self.root / key)
+        finally:
+            # Two names of one file are not replaced by each other.
+            self._posix.unlink(temporary)
         self._posix.sync_directory(temporary.parent)
 
     @_one_sentence
@@ -281,13 +291,17 @@ class LocalBackend:
 
     @_one_sentence
     def fetch(self, key: str, target: Path) -> None:
-        """Copy a file."""
-        try:
-            with _no_file(key):
-                shutil.copyfile(self.root / key, target)
-        except BaseException:
-            target.unlink(missing_ok=True)
-            raise
+        """Give a file a second name, or a link to it on another file system."""
+        source = self.root / key
+        with _no_file(key):
+            if not source.is_file():
+                raise FileNotFoundError(key)
+            try:
+                os.link(source, target)
+            except FileNotFoundError:
+                raise
+            except OSError:
+                target.symlink_to(source)
 
     @_one_sentence
     def free_bytes(self) -> int | None:

@@ -98,6 +98,10 @@ class ObjectBackend:
         """Send some bytes in one request."""
         self._do("written", key, lambda: self._fs.pipe_file(self._path(key), data))
 
+    def copy(self, source: str, key: str) -> None:
+        """Let the store copy an object."""
+        self._do("copied", source, lambda: self._fs.cp_file(self._path(source), self._path(key)))
+
     def create(self, key: str, data: bytes) -> bool:
         """Send some bytes on condition that the key is free.
 

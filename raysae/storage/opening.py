@@ -7,7 +7,8 @@ import uuid
 from typing import NamedTuple
 
 from raysae.errors import DataError, SettingsError, StorageError
-from raysae.storage.directory import Directory, to_json
+from raysae.storage.directory import Directory
+from raysae.storage.documents import to_json
 from raysae.storage.filesystems import object_filesystem
 from raysae.storage.local import LocalBackend
 from raysae.storage.objects import ObjectBackend
@@ -117,6 +118,7 @@ def _delete_probe(directory: Directory, name: str) -> None:
     """Remove the probe, or warn: a storage that keeps everything can be worked with."""
     try:
         directory.delete(name)
+        directory.prune()
     except StorageError as error:
         sys.stdout.write(
             f"storage: warning: nothing can be deleted, so checkpoints and probes stay ({error})\n"

@@ -104,7 +104,12 @@ class Posix:
         """
         try:
             with os.scandir(directory) as listing:
-                entries = sorted((_in_paths(entry), entry.path) for entry in listing)
+                entries = sorted(
+                    (_in_paths(entry), entry.path)
+                    for entry in listing
+                    # A link to a directory would be taken for a file, and removed as one.
+                    if not (entry.is_symlink() and entry.is_dir())
+                )
         except (FileNotFoundError, NotADirectoryError):
             return
         for name, path in entries:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -10,6 +11,8 @@ from raysae.errors import SettingsError, StorageError
 
 EXTRAS = {"s3": "s3", "gs": "gs", "gcs": "gs", "abfs": "abfs", "abfss": "abfs", "az": "abfs"}
 """Schemes of object stores, and the extra of raysae's that installs their client."""
+
+_FORBIDDEN = re.compile(r"[\x00-\x1f\\\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -151,9 +154,7 @@ def check_name(name: str) -> str:
             control character or half of a character in it.
     """
     parts = name.split("/")
-    if any(part in {"", ".", ".."} for part in parts) or any(
-        ord(letter) < 32 or letter == "\\" or 0xD800 <= ord(letter) < 0xE000 for letter in name
-    ):
+    if not {"", ".", ".."}.isdisjoint(parts) or _FORBIDDEN.search(name):
         raise StorageError(
             f"{name!r} is no name below a storage; the file that holds it is damaged or forged: "
             "delete that and run again."

@@ -10,6 +10,7 @@ import torch
 from raysae.activations import CacheSettings, ShardFiles, ShardWriter
 from raysae.activations.format import TORCH_DTYPES
 from raysae.sample import TokenBatch
+from tests.storages import at
 
 DTYPES = tuple(TORCH_DTYPES)
 
@@ -39,7 +40,7 @@ def write_shard(
     """Write samples `id-0`, `id-1`, … with ordinals 100, 101, …, added in the given order."""
     dtype = str(batches[0].acts_nd.dtype).removeprefix("torch.")
     writer = ShardWriter(
-        directory, name, batches[0].acts_nd.shape[1], dtype, settings or CacheSettings()
+        at(directory), name, batches[0].acts_nd.shape[1], dtype, settings or CacheSettings()
     )
     for index in order or range(len(batches)):
         writer.add(index, f"id-{index}", 100 + index, batches[index])

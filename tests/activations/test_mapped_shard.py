@@ -7,8 +7,9 @@ import pyarrow as pa
 import pytest
 
 from raysae.activations.format import tokens_schema
-from raysae.activations.mapped_shard import MappedShard, view_activations
+from raysae.activations.mapped_shard import open_shard, view_activations
 from raysae.errors import DataError
+from tests.storages import at
 
 
 def record_batch(activations: pa.Array) -> pa.RecordBatch:
@@ -35,7 +36,7 @@ def test_slices_written_by_others(tmp_path: Path) -> None:
     values = pa.array(np.arange(30, dtype=np.float32))
     batch = record_batch(pa.FixedSizeListArray.from_arrays(values, 3))
     write(tmp_path / "x.arrow", [batch.slice(2, 3), batch.slice(0, 0), batch.slice(7, 2)])
-    shard = MappedShard(tmp_path / "x.arrow")
+    shard = open_shard(at(tmp_path), "x.arrow")
     acts_md = np.empty((3, 3), np.float32)
     columns = {"position": np.empty(3, np.int32)}
     shard.gather(np.array([0, 3, 4]), acts_md, columns)
@@ -47,4 +48,4 @@ def test_nulls_are_refused(tmp_path: Path) -> None:
     activations = pa.array([[1.0, 2, 3], None], pa.list_(pa.float32(), 3))
     write(tmp_path / "x.arrow", [record_batch(activations)])
     with pytest.raises(DataError, match="nulls"):
-        MappedShard(tmp_path / "x.arrow")
+        open_shard(at(tmp_path), "x.arrow")

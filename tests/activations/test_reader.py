@@ -12,6 +12,7 @@ from raysae.activations.format import as_numpy
 from raysae.errors import DataError
 from tests.activations.caches import DTYPES, token_batch, write_shard
 from tests.reference import activations as reference
+from tests.storages import at
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -23,7 +24,7 @@ def test_rows_match_the_slow_twin(
     files = write_shard(tmp_path, [token_batch(n, 5, dtype, n) for n in (30, 1, 12)])
     expected = reference.read_cache(tmp_path / files.data)
     wanted = [42, 0, 17, 17, 3, 41]
-    tokens = CacheReader(tmp_path, [files.data]).read_rows(0, wanted)
+    tokens = CacheReader(at(tmp_path), [files.data]).read_rows(0, wanted)
     assert len(tokens) == 6
     for place, row in enumerate(wanted):
         assert tokens.sample_n[place] == expected[row]["sample"]
@@ -46,7 +47,7 @@ def three_shards(directory: Path) -> tuple[CacheReader, list[list[tuple[int, int
         [(row["token_id"], row["position"]) for row in reference.read_cache(directory / file.data)]
         for file in files
     ]
-    return CacheReader(directory, [file.data for file in files]), rows
+    return CacheReader(at(directory), [file.data for file in files]), rows
 
 
 def test_read_mixes_shards_in_storage_order(tmp_path: Path) -> None:
@@ -105,26 +106,26 @@ def test_damage_is_named(tmp_path: Path) -> None:
     for damaged in (data[:-8], data[:-100], data[:50], b"", b"nonsense" * 20):
         path.write_bytes(damaged)
         with pytest.raises(DataError, match=files.data):
-            CacheReader(tmp_path, [files.data])
+            CacheReader(at(tmp_path), [files.data])
     path.unlink()
     with pytest.raises(DataError, match=files.data):
-        CacheReader(tmp_path, [files.data])
+        CacheReader(at(tmp_path), [files.data])
     with pytest.raises(DataError, match="no shard"):
-        CacheReader(tmp_path, [])
+        CacheReader(at(tmp_path), [])
     (tmp_path / files.samples).write_bytes(b"nonsense")
     path.write_bytes(data)
     with pytest.raises(DataError, match=files.samples):
-        CacheReader(tmp_path, [files.data]).read_samples(0)
+        CacheReader(at(tmp_path), [files.data]).read_samples(files.samples)
 
 
 def test_shards_that_do_not_fit_together(tmp_path: Path) -> None:
     one = write_shard(tmp_path, [token_batch(3, 2)])
     other = write_shard(tmp_path, [token_batch(3, 2, "float16")], name="other")
-    reader = CacheReader(tmp_path, [one.data, other.data], [3, 3])
+    reader = CacheReader(at(tmp_path), [one.data, other.data], [3, 3])
     with pytest.raises(DataError, match="float16"):
         reader.read_rows(1, [0])
     with pytest.raises(DataError, match="4"):
-        CacheReader(tmp_path, [one.data], [4]).read_rows(0, [0])
+        CacheReader(at(tmp_path), [one.data], [4]).read_rows(0, [0])
 
 
 def test_other_arrow_files_are_refused(tmp_path: Path) -> None:
@@ -133,4 +134,4 @@ def test_other_arrow_files_are_refused(tmp_path: Path) -> None:
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
         stream.write_table(table)
     with pytest.raises(DataError, match="no activation cache"):
-        CacheReader(tmp_path, ["x.arrow"])
+        CacheReader(at(tmp_path), ["x.arrow"])

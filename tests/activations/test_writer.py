@@ -14,6 +14,7 @@ from raysae.errors import SettingsError
 from raysae.sample import TokenBatch
 from tests.activations.caches import DTYPES, bits, token_batch, write_shard
 from tests.reference import activations as reference
+from tests.storages import at
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -22,7 +23,7 @@ def test_every_token_is_written_once_to_the_bit(tmp_path: Path, dtype: str) -> N
     batches = [token_batch(n, 6, dtype, seed) for seed, n in enumerate(lengths)]
     files = write_shard(tmp_path, batches)
     assert files.rows == sum(lengths)
-    tokens = CacheReader(tmp_path, [files.data]).read_rows(0, np.arange(files.rows))
+    tokens = CacheReader(at(tmp_path), [files.data]).read_rows(0, np.arange(files.rows))
     assert tokens.acts_nd.dtype == batches[0].acts_nd.dtype
     order = np.lexsort((tokens.position_n, tokens.sample_n))
     assert tokens.sample_n[order].tolist() == np.repeat(np.arange(5), lengths).tolist()
@@ -47,7 +48,7 @@ def test_files_do_not_depend_on_the_order_of_adding(tmp_path: Path) -> None:
     one = write_shard(tmp_path / "a", batches)
     other = write_shard(tmp_path / "b", batches, order=[2, 0, 1])
     assert one == other
-    for name in one.names:
+    for name in (one.data, one.samples):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
@@ -76,7 +77,8 @@ def test_name_changes_with_a_single_bit(tmp_path: Path) -> None:
     changed = write_shard(tmp_path, [batch])
     assert first == again
     assert changed.data != first.data
-    assert len(list(tmp_path.iterdir())) == 4
+    assert changed.samples == first.samples
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_samples_table_counts(tmp_path: Path) -> None:
@@ -95,21 +97,21 @@ def test_samples_table_counts(tmp_path: Path) -> None:
 
 
 def test_gaps_in_sample_indices_close(tmp_path: Path) -> None:
-    writer = ShardWriter(tmp_path, "s", 2, "float32", CacheSettings())
+    writer = ShardWriter(at(tmp_path), "s", 2, "float32", CacheSettings())
     writer.add(7, "late", 7, token_batch(2, 2))
     writer.add(3, "early", 3, token_batch(1, 2))
     files = writer.finish()
-    reader = CacheReader(tmp_path, [files.data])
-    assert reader.read_samples(0).column("sample_id").to_pylist() == ["early", "late"]
+    reader = CacheReader(at(tmp_path), [files.data])
+    assert reader.read_samples(files.samples).column("sample_id").to_pylist() == ["early", "late"]
     assert sorted(reader.read_rows(0, range(3)).sample_n) == [0, 1, 1]
 
 
 def test_empty_shard(tmp_path: Path) -> None:
-    files = ShardWriter(tmp_path, "s", 4, "float16", CacheSettings()).finish()
+    files = ShardWriter(at(tmp_path), "s", 4, "float16", CacheSettings()).finish()
     assert (files.rows, files.n_samples) == (0, 0)
-    reader = CacheReader(tmp_path, [files.data])
+    reader = CacheReader(at(tmp_path), [files.data])
     assert (reader.rows, reader.d_in, reader.dtype) == (0, 4, "float16")
-    assert reader.read_samples(0).num_rows == 0
+    assert reader.read_samples(files.samples).num_rows == 0
 
 
 @pytest.mark.parametrize("rows", [1, 7, 1000])
@@ -142,7 +144,7 @@ def test_drawn_tokens_do_not_depend_on_the_shard(tmp_path: Path) -> None:
     batches = [token_batch(40, 2, seed=seed) for seed in range(3)]
     settings = CacheSettings(tokens_per_sample=5)
     together = write_shard(tmp_path, batches, settings=settings)
-    writer = ShardWriter(tmp_path, "other", 2, "float32", settings)
+    writer = ShardWriter(at(tmp_path), "other", 2, "float32", settings)
     writer.add(0, "id-2", 102, batches[2])
     alone = writer.finish()
     of_third = {
@@ -168,13 +170,13 @@ def test_buffer_grows_beyond_the_planned_bound(
     monkeypatch.setattr("raysae.activations.buffer.MAX_SHARD_BYTES", 100)
     batches = [token_batch(20, 4, seed=seed) for seed in range(3)]
     files = write_shard(tmp_path, batches)
-    tokens = CacheReader(tmp_path, [files.data]).read_rows(0, range(60))
+    tokens = CacheReader(at(tmp_path), [files.data]).read_rows(0, range(60))
     order = np.lexsort((tokens.position_n, tokens.sample_n))
     assert bits(tokens.acts_nd[order]) == b"".join(bits(batch.acts_nd) for batch in batches)
 
 
 def test_wrong_width_dtype_and_repetition_are_refused(tmp_path: Path) -> None:
-    writer = ShardWriter(tmp_path, "s", 4, "float16", CacheSettings())
+    writer = ShardWriter(at(tmp_path), "s", 4, "float16", CacheSettings())
     with pytest.raises(SettingsError, match="float32"):
         writer.add(0, "a", 0, token_batch(3, 4))
     with pytest.raises(SettingsError, match="width 4"):
@@ -183,13 +185,13 @@ def test_wrong_width_dtype_and_repetition_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="added before"):
         writer.add(0, "a", 0, token_batch(3, 4, "float16"))
     with pytest.raises(SettingsError, match="float64"):
-        ShardWriter(tmp_path, "s", 4, "float64", CacheSettings())
+        ShardWriter(at(tmp_path), "s", 4, "float64", CacheSettings())
 
 
 def test_nothing_is_left_of_an_abandoned_or_failed_shard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = ShardWriter(tmp_path, "s", 2, "float32", CacheSettings())
+    writer = ShardWriter(at(tmp_path), "s", 2, "float32", CacheSettings())
     writer.add(0, "a", 0, token_batch(3, 2))
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(

@@ -16,6 +16,7 @@ from tests.cluster.harness import (
     wait_for,
     wait_until_idle,
 )
+from tests.cluster.nodes import Nodes, local_nodes
 from tests.cluster.settings import CPUS, options
 
 
@@ -73,3 +74,10 @@ def runner(head, tiny_model, tmp_path) -> Iterator[Runner]:
     (tmp_path / "storage").mkdir()
     yield Runner(head, Storage(tmp_path / "storage"), tiny_model, tmp_path / "logs")
     wait_until_idle(head.process.pid)
+
+
+@pytest.fixture
+def nodes(head) -> Iterator[Nodes]:
+    """A Ray of two nodes besides its head, for this test alone."""
+    with local_nodes(head.environment) as nodes:
+        yield nodes

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
 from raysae.corpora import CorpusSettings, open_corpus
+from tests.reference.storage_reader import read_scores
 
 
 @dataclass(frozen=True)
@@ -75,16 +76,17 @@ def cached_ids(artifact: Path) -> list[str]:
     """Return the sample ids of a cache, each as often as it occurs."""
     return sorted(
         sample_id
-        for shard in read(artifact / "metadata.json")["shards"]
-        for sample_id in _stream(artifact / shard["samples"])["sample_id"].to_pylist()
+        for mark in marks(artifact)
+        for table in [_stream(artifact / read(mark)["cached"]["samples"])]
+        for sample_id in table["sample_id"].to_pylist()
     )
 
 
 def cached_tokens(artifact: Path) -> dict[str, str]:
     """Return a checksum of every column of every shard that a cache's metadata lists."""
     return {
-        shard["data"].split("-")[1]: _checksum(_stream(artifact / shard["data"]))
-        for shard in read(artifact / "metadata.json")["shards"]
+        name.split("-")[1]: _checksum(_stream(artifact / name))
+        for name in read(artifact / "metadata.json")["data_files"]
     }
 
 
@@ -95,16 +97,9 @@ def dataset_files(artifact: Path) -> list[str]:
 
 def live_scores(storage: Storage) -> dict[tuple[str, str], float]:
     """Return (scorer, sample id) → score by the latest manifest, and see that no pair is twice."""
-    table = storage.root / "scores"
-    manifest = read(max((table / "manifests").glob("*.json")))
-    found: list[tuple[tuple[str, str], float]] = []
-    for entry in manifest["row_groups"]:
-        data = (table / entry["path"]).read_bytes()
-        assert (len(data), hashlib.sha256(data).hexdigest()) == (entry["size"], entry["sha256"])
-        rows = pq.read_table(pa.BufferReader(data), columns=["sample_id", "score"])
-        assert rows.num_rows == entry["rows"]
-        pairs = zip(rows["sample_id"].to_pylist(), rows["score"].to_pylist(), strict=True)
-        found += [((entry["scorer"], sample_id), score) for sample_id, score in pairs]
+    scores = read_scores(storage.root)
+    keys = zip(scores["scorer"].to_pylist(), scores["sample_id"].to_pylist(), strict=True)
+    found = list(zip(keys, scores["score"].to_pylist(), strict=True))
     twice = [key for key, times in Counter(key for key, _ in found).items() if times > 1]
     assert not twice, f"scored more than once: {twice[:5]}"
     return dict(found)

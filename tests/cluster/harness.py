@@ -22,9 +22,11 @@ import psutil
 from deploy.run_local import REPOSITORY, RESULT, Head
 
 ACTOR = "ray::MapWorker"
+READER = "ray::Map(_read_shard)"
 TRAIN_RANK = "ray::RayTrainWorker"
 DRIVER = re.compile(r"python\S* \S*jobs/\w+\.py")
-"""How the processes of a job are named: a pool's actor, a training rank, the job's own script."""
+"""How the processes of a job are named: a pool's actor, a process while it reads a shard, a
+training rank, the job's own script."""
 
 GENEROUS_S = 900.0
 """Longer than anything takes on a busy machine."""
@@ -120,13 +122,13 @@ class Job:
     def driver(self) -> psutil.Process:
         """Wait for the job's own script, and return its process."""
         self.wait_until(lambda: "Running entrypoint" in self.log.read_text(), "its start")
-
-        def running() -> list[psutil.Process]:
-            drivers = processes(self.head.process.pid, DRIVER)
-            return [process for process in drivers if self.submission in _job_config(process)]
-
-        (process,) = self.wait_until(running, "its driver")
+        (process,) = self.wait_until(self.drivers, "its driver")
         return process
+
+    def drivers(self) -> list[psutil.Process]:
+        """Return the process of the job's own script, if it runs now."""
+        drivers = processes(self.head.process.pid, DRIVER)
+        return [process for process in drivers if self.submission in _job_config(process)]
 
     def _tail(self) -> str:
         return self.log.read_text(errors="replace")[-6000:]

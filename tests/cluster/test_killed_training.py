@@ -32,7 +32,7 @@ def test_training_whose_driver_was_killed_is_completed_by_the_next(undisturbed, 
     assert job.wait().result is None
     wait_until_idle(runner.head.process.pid)
     assert not runner.storage.is_finished("saes")
-    leave_half_a_checkpoint(sae / "checkpoints")
+    leave_half_a_checkpoint(sae / "work" / "checkpoints")
     assert_the_same_sae(runner.run("train"), undisturbed, runner.storage)
 
 
@@ -43,7 +43,7 @@ def test_tuning_whose_driver_was_killed_is_completed_by_the_next(undisturbed, ru
     tuned = storage.sibling(undisturbed.storage, "tuned")
     job = runner.start("finetune")
     driver = job.driver()
-    job.wait_until(lambda: list(tuned.glob("work/checkpoints/step-*")), "a checkpoint")
+    job.wait_until(lambda: list(tuned.glob("work/checkpoints/step-*.json")), "a checkpoint")
     kill(driver)
     assert job.wait().result is None
     wait_until_idle(runner.head.process.pid)
@@ -64,15 +64,18 @@ def test_tuning_whose_driver_was_killed_is_completed_by_the_next(undisturbed, ru
 def wait_for_checkpoint(job, runner, undisturbed):
     """Wait until a checkpoint is complete, and return the SAE's directory."""
     sae = runner.storage.sibling(undisturbed.storage, "saes")
-    job.wait_until(lambda: list(sae.glob("checkpoints/step-*.pt")), "a checkpoint")
+    job.wait_until(lambda: list(sae.glob("work/checkpoints/step-*.json")), "a checkpoint")
     return sae
 
 
 def leave_half_a_checkpoint(checkpoints):
     """Add what a machine leaves that lost its power while a checkpoint was written."""
-    (newest,) = list(checkpoints.glob("step-*.pt"))[-1:]
-    half = newest.read_bytes()[: newest.stat().st_size // 2]
-    (checkpoints / f".tmp-0123-step-{STEPS:010d}.pt").write_bytes(half)
+    newest = read(max(checkpoints.glob("step-*.json")))
+    whole = (checkpoints / newest["token"] / newest["files"][0]).read_bytes()
+    (checkpoints / "half").mkdir()
+    (checkpoints / "half" / ".tmp-0123").write_bytes(whole[: len(whole) // 2])
+    (checkpoints / "half" / newest["files"][0]).write_bytes(whole)
+    (checkpoints / ".tmp-0123").write_text(f'{{"token": "half", "step": {STEPS}')
 
 
 def assert_the_same_sae(ended, undisturbed, storage):
@@ -92,4 +95,4 @@ def assert_the_same_sae(ended, undisturbed, storage):
     logged = [point["step"] for point in history(after)]
     assert logged == sorted(set(logged))
     assert logged == list(range(STEPS // 100, STEPS + 1, STEPS // 100))
-    assert not (after / "checkpoints").exists()
+    assert not (after / "work").exists()

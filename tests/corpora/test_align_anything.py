@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raysae.artifacts import plan_shards
+from raysae.artifacts import ShardPlan
 from raysae.corpora import Corpus, CorpusSettings, open_corpus
 from raysae.errors import DataError
 from raysae.sample import ImagePart, Rejection, Sample, TextPart
@@ -20,7 +20,7 @@ def opened(path: Path) -> Corpus:
 
 
 def everything(corpus: Corpus, rows_per_shard: int = 3) -> list[Sample | Rejection]:
-    shards = plan_shards(corpus.snapshot.file_rows, rows_per_shard)
+    shards = ShardPlan(corpus.snapshot.file_rows, rows_per_shard)
     return [item for shard in shards for item in corpus.read_samples(shard)]
 
 

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raysae.artifacts import ShardSpec
+from raysae.artifacts import Publication, ShardSpec
 from raysae.corpora import Corpus, CorpusSettings, open_corpus
 from raysae.errors import DataError
 from raysae.sample import Sample
 from raysae.stages.select import _write_rows
 from tests.corpora.rows import IMAGE_TYPE, SCHEMA, row, write_rows
+from tests.storages import at
 
 
 def opened(path: Path) -> Corpus:
@@ -47,7 +48,7 @@ def test_any_range_is_read_exactly(grouped: Corpus, a: int, b: int) -> None:
 
 def test_untouched_row_groups_are_not_read(grouped: Corpus, tmp_path: Path) -> None:
     """Damage in the first row group does not disturb a read of the last."""
-    source = grouped.snapshot.files[0].path
+    source = Path(grouped.snapshot.files[0].uri)
     copy = tmp_path / "a.parquet"
     data = bytearray(source.read_bytes())
     last = pq.ParquetFile(source).metadata.row_group(2).column(0)
@@ -74,15 +75,15 @@ def test_a_large_row_group_is_decoded_once(tmp_path: Path, monkeypatch: pytest.M
     assert [sample.ordinal for sample in corpus.all_samples()] == list(range(300))
     assert sum(decoded) == 300
     decoded.clear()
-    _write_rows(corpus, np.array([3, 170, 299]), tmp_path / "kept")
+    (name,) = _write_rows(corpus, np.array([3, 170, 299]), Publication(at(tmp_path)))
     assert sum(decoded) == 300
-    kept = pq.read_table(tmp_path / "kept")
+    kept = pq.read_table(tmp_path / name)
     assert questions(kept) == ["q3", "q170", "q299"]
     assert kept.schema == corpus.schema
 
 
 def test_batches_are_the_rows_that_are_used(grouped: Corpus) -> None:
-    path = str(grouped.snapshot.files[0].path)
+    path = grouped.snapshot.files[0].uri
     corpus = open_corpus(CorpusSettings("align-anything", path, max_rows=150))
     batches = list(corpus.batches(0, ["question"], rows=40))
     assert questions(pa.Table.from_batches(batches)) == [f"q{i}" for i in range(150)]

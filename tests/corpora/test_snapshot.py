@@ -9,7 +9,8 @@ import pytest
 
 from raysae.artifacts import content_id
 from raysae.corpora import CorpusSettings, open_corpus
-from raysae.corpora.snapshot import CorpusSnapshot, find_parquet_files, take_snapshot
+from raysae.corpora.listing import list_local
+from raysae.corpora.snapshot import CorpusSnapshot
 from raysae.errors import DataError, SettingsError
 from tests.corpora.rows import SCHEMA, row, write_rows
 
@@ -29,7 +30,7 @@ def test_files_are_sorted_and_fingerprinted(tmp_path: Path) -> None:
     snapshot = snapshot_of(three_files(tmp_path))
     assert [file.name for file in snapshot.files] == [f"part-{i}.parquet" for i in range(3)]
     for file in snapshot.files:
-        data = file.path.read_bytes()
+        data = Path(file.uri).read_bytes()
         assert (file.size, file.fingerprint) == (len(data), hashlib.sha256(data).hexdigest())
     assert snapshot.file_rows == [2, 0, 3]
     assert snapshot.rows == 5
@@ -81,11 +82,10 @@ def test_max_rows_cuts_the_tail(tmp_path: Path, max_rows: int, file_rows: list[i
 def test_subdirectories_and_single_files(tmp_path: Path) -> None:
     write_rows(tmp_path / "train" / "a.parquet", [row()])
     write_rows(tmp_path / "b.parquet", [row()])
-    names = [name for name, _ in find_parquet_files(tmp_path, "x")]
+    names = [file.name for file in list_local(tmp_path, "x").files]
     assert names == ["b.parquet", "train/a.parquet"]
-    assert find_parquet_files(tmp_path / "b.parquet", "x") == [
-        ("b.parquet", tmp_path / "b.parquet")
-    ]
+    single = list_local(tmp_path / "b.parquet", "x")
+    assert (single.root, [file.name for file in single.files]) == (str(tmp_path), ["b.parquet"])
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:
@@ -102,9 +102,3 @@ def test_nothing_to_read(tmp_path: Path) -> None:
     (tmp_path / "b.parquet").write_bytes(b"PAR1 no more")
     with pytest.raises(DataError, match=r"b\.parquet"):
         snapshot_of(tmp_path)
-
-
-def test_schemas_come_along(tmp_path: Path) -> None:
-    path = write_rows(tmp_path / "a.parquet", [row()])
-    _, schemas = take_snapshot("x", [("a.parquet", path)], 0)
-    assert schemas[0].names == SCHEMA.names

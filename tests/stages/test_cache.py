@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from raysae.activations import CacheReader
-from raysae.artifacts import read_json
 from raysae.pipeline import make
 from raysae.sample import Sample
 from raysae.stages.chain import Chain
+from raysae.storage import read_json
 from tests.stages.chains import contents, unfinished_files
 from tests.stages.conftest import Made
 from tests.stages.recomputed import SlowChain, modality_of
+from tests.storages import path_of
 
 pytestmark = pytest.mark.ray
 
@@ -26,15 +27,15 @@ pytestmark = pytest.mark.ray
 def samples_of(chain: Chain) -> pa.Table:
     """Return the samples tables of all shards, one after another."""
     tables = []
-    for shard in chain.activations.metadata()["shards"]:
-        with (chain.activations.directory / shard["samples"]).open("rb") as file:
+    for mark in chain.activations.marks(chain.shards(chain.sae_corpus)):
+        name = mark["cached"]["samples"]
+        with (path_of(chain.activations.directory) / name).open("rb") as file:
             tables.append(pa.ipc.open_stream(file).read_all())
     return pa.concat_tables(tables)
 
 
 def reader_of(chain: Chain) -> CacheReader:
-    shards = chain.activations.metadata()["shards"]
-    return CacheReader(chain.activations.directory, [shard["data"] for shard in shards])
+    return CacheReader(chain.activations.directory, chain.activations.metadata()["data_files"])
 
 
 def test_every_usable_row_is_there_once_in_order(made: Made) -> None:
@@ -59,7 +60,7 @@ def test_counts_agree_with_files_and_marks(made: Made) -> None:
     marks = [chain.activations.shard_mark(f"shard-{n:05d}") for n in range(2)]
     assert [mark["rows"] for mark in marks if mark] == [32, 32]
     assert metadata["d_in"] == 32
-    assert unfinished_files(chain.activations.directory) == []
+    assert unfinished_files(path_of(chain.activations.directory)) == []
 
 
 def test_hidden_states_are_those_of_the_whole_model(made: Made) -> None:
@@ -82,7 +83,7 @@ def test_hidden_states_are_those_of_the_whole_model(made: Made) -> None:
 
 def test_datasets_opens_it(made: Made) -> None:
     chain = made.chain
-    opened = datasets.load_from_disk(str(chain.activations.directory))
+    opened = datasets.load_from_disk(str(path_of(chain.activations.directory)))
     assert len(opened) == chain.activations.metadata()["tokens"]
     assert set(opened.column_names) == {
         "sample",
@@ -97,8 +98,8 @@ def test_datasets_opens_it(made: Made) -> None:
 def test_only_the_shard_without_a_mark_is_done_again(made: Made, tmp_path: Path) -> None:
     first = made.chain.activations
     chain = Chain(replace(made.settings, storage=str(tmp_path / "storage")))
-    directory = chain.activations.directory
-    shutil.copytree(first.directory, directory)
+    directory = path_of(chain.activations.directory)
+    shutil.copytree(path_of(first.directory), directory)
     for name in ("metadata.json", "shard-00001.done.json"):
         (directory / name).unlink()
     before = contents(directory)
@@ -110,9 +111,11 @@ def test_only_the_shard_without_a_mark_is_done_again(made: Made, tmp_path: Path)
     assert len(untouched) == 3
     assert [after[name] for name in untouched] == [before[name] for name in untouched]
     # Names carry a checksum of the hidden states: the same ones came out again.
-    assert after.keys() == contents(first.directory).keys()
+    assert after.keys() == contents(path_of(first.directory)).keys()
     times = {"seconds", "finished_at"}
-    again, original = (read_json(d / "metadata.json") for d in (directory, first.directory))
+    again, original = (
+        read_json(d / "metadata.json") for d in (directory, path_of(first.directory))
+    )
     for metadata in (again, original):
         for name in times:
             metadata.pop(name)

@@ -279,5 +279,5 @@ def test_a_missing_model_is_named_by_its_own_setting(
 
 def test_storage_below_a_file_is_refused(settings: FinetuneJobSettings, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(SettingsError, match="cannot be written"):
+    with pytest.raises(SettingsError, match="cannot hold artifacts"):
         Chain(replace(settings, storage=str(tmp_path / "file" / "storage")))

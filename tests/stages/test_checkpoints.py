@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from raysae.stages import _checkpoints
-from raysae.stages._checkpoints import move_files, newest_checkpoint, publish_checkpoint
+from raysae.stages._checkpoints import Checkpoints
+from raysae.storage import Directory
+from tests.storages import at
 
 
 def rank_files(directory: Path, rank: int) -> Path:
@@ -15,52 +16,63 @@ def rank_files(directory: Path, rank: int) -> Path:
     return directory
 
 
-def publish(checkpoints: Path, step: int, content: str = "x") -> None:
-    incoming = checkpoints / f".tmp-{step}"
-    incoming.mkdir(parents=True)
-    (incoming / "state").write_text(content)
-    publish_checkpoint(incoming, checkpoints, step)
+def publish(directory: Directory, step: int, content: str = "x") -> None:
+    token = f"{step}{content}"
+    (directory / token).put_bytes("state", content.encode())
+    Checkpoints(directory).publish(token, step)
 
 
-def names(directory: Path) -> list[str]:
-    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
+def names(directory: Directory) -> list[str]:
+    return [entry.key for entry in directory.entries()]
+
+
+def state(directory: Directory) -> str:
+    checkpoints = Checkpoints(directory)
+    name = checkpoints.newest()
+    assert name is not None
+    with checkpoints.fetched(name) as files:
+        return (files / "state").read_text()
 
 
 def test_the_files_of_all_ranks_come_together(tmp_path: Path) -> None:
-    incoming = tmp_path / "checkpoints" / ".tmp-1"
+    checkpoints = Checkpoints(at(tmp_path / "checkpoints"))
     for rank in (1, 0):
-        move_files(rank_files(tmp_path / f"scratch-{rank}", rank), incoming)
-        assert newest_checkpoint(tmp_path / "checkpoints") is None
-    publish_checkpoint(incoming, tmp_path / "checkpoints", 7)
-    assert newest_checkpoint(tmp_path / "checkpoints") == "step-0000000007"
-    found = names(tmp_path / "checkpoints" / "step-0000000007")
-    assert found == ["below", "below/rank-0", "below/rank-1", "rank-0", "rank-1"]
-    assert names(tmp_path) == ["checkpoints", "checkpoints/step-0000000007"] + [
-        f"checkpoints/step-0000000007/{name}" for name in found
-    ]
+        scratch = rank_files(tmp_path / f"scratch-{rank}", rank)
+        checkpoints.put("token", scratch)
+        assert not [path for path in scratch.rglob("*") if path.is_file()]
+        assert checkpoints.newest() is None
+    checkpoints.publish("token", 7)
+    assert checkpoints.newest() == "step-0000000007.json"
+    with checkpoints.fetched("step-0000000007.json") as files:
+        found = sorted(str(p.relative_to(files)) for p in files.rglob("*") if p.is_file())
+        assert found == ["below/rank-0", "below/rank-1", "rank-0", "rank-1"]
+        assert (files / "below" / "rank-1").read_text() == "1"
 
 
 def test_the_last_two_are_kept(tmp_path: Path) -> None:
-    assert newest_checkpoint(tmp_path) is None
+    directory = at(tmp_path)
+    assert Checkpoints(directory).newest() is None
     for step in (2, 4, 10, 100):
-        publish(tmp_path, step)
-        assert newest_checkpoint(tmp_path) == f"step-{step:010d}"
-    assert [path.name for path in sorted(tmp_path.iterdir())] == [
-        "step-0000000010",
-        "step-0000000100",
+        publish(directory, step)
+        assert Checkpoints(directory).newest() == f"step-{step:010d}.json"
+    assert names(directory) == [
+        "100x/state",
+        "10x/state",
+        "step-0000000010.json",
+        "step-0000000100.json",
     ]
 
 
 def test_two_runs_at_once_keep_what_is_furthest(tmp_path: Path) -> None:
-    publish(tmp_path, 4, "first")
-    publish(tmp_path, 4, "second")
-    assert (tmp_path / "step-0000000004" / "state").read_text() == "first"
-    publish(tmp_path, 6)
-    publish(tmp_path, 2)
-    assert [path.name for path in sorted(tmp_path.iterdir())] == [
-        "step-0000000004",
-        "step-0000000006",
-    ]
+    directory = at(tmp_path)
+    publish(directory, 4, "first")
+    publish(directory, 4, "second")
+    assert state(directory) == "first"
+    assert names(directory) == ["4first/state", "step-0000000004.json"]
+    publish(directory, 6)
+    publish(directory, 2)
+    assert Checkpoints(directory).newest() == "step-0000000006.json"
+    assert "step-0000000002.json" not in names(directory)
 
 
 def test_a_run_killed_before_the_name_is_given_leaves_no_checkpoint(
@@ -69,8 +81,18 @@ def test_a_run_killed_before_the_name_is_given_leaves_no_checkpoint(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    publish(tmp_path, 2)
-    monkeypatch.setattr(_checkpoints.Path, "rename", stop)
+    directory = at(tmp_path)
+    publish(directory, 2)
+    monkeypatch.setattr(Directory, "create", stop)
     with pytest.raises(KeyboardInterrupt):
-        publish(tmp_path, 4)
-    assert newest_checkpoint(tmp_path) == "step-0000000002"
+        publish(directory, 4)
+    assert Checkpoints(directory).newest() == "step-0000000002.json"
+
+
+def test_a_dropped_checkpoint_stays_readable_for_who_has_opened_it(tmp_path: Path) -> None:
+    directory = at(tmp_path)
+    publish(directory, 2)
+    with Checkpoints(directory).fetched("step-0000000002.json") as files:
+        for step in (4, 6, 8):
+            publish(directory, step)
+        assert (files / "state").read_text() == "x"

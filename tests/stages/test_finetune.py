@@ -2,17 +2,21 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from raysae.artifacts import Artifact, ArtifactSpec, read_json
+from raysae.artifacts import Artifact, ArtifactSpec
 from raysae.errors import DataError, SettingsError
-from raysae.finetune import FinetuneRunSettings, train
+from raysae.finetune import FinetuneRunSettings, TrainingTask, train
 from raysae.sample import Rejection
 from raysae.stages import finetune as stage
+from raysae.stages._outcome import Outcome
 from raysae.stages._pool import cause_of_ours
+from raysae.storage import Directory
 from tests.finetune.tiny import RUN, preference_sample, save_tiny_model, settings_for
+from tests.storages import at, path_of
 
 ROWS = 10
 
@@ -28,14 +32,25 @@ def samples():
 
 
 def artifact_for(root: Path, settings) -> Artifact:
-    return Artifact(root, ArtifactSpec("tuned", 1, {"lr": settings.lr}))
+    return Artifact(at(root), ArtifactSpec("tuned", 1, {"lr": settings.lr}))
+
+
+def names(metadata) -> list[str]:
+    return [file["name"] for file in metadata["files"]]
 
 
 def fit_here(task):
     """Stands in for Ray Train: one rank, in this process."""
-    work = task.output.parent
-    result = train(task, work / "scratch")
-    stage.write_result(work, task.output, result)
+    outcome = Outcome(task.artifact)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        outcome.work.fetched([stage.PREFERENCES_FILE]) as rows,
+    ):
+        output = Path(scratch) / "model"
+        preferences = rows / stage.PREFERENCES_FILE
+        training = TrainingTask(task.settings, task.run, task.model, preferences, output)
+        result = train(training, Path(scratch) / "trainer")
+        stage.claim_result(outcome, output, result)
 
 
 @pytest.fixture
@@ -56,11 +71,11 @@ def test_a_finished_artifact_is_a_model_and_is_not_made_again(model, tmp_path, m
     assert [step["step"] for step in metadata["steps"]] == [1, 2]
     assert metadata["held_out"]["pairs"] == 2
     assert metadata["settings"]["lr"] == settings.lr
-    assert sorted(p.name for p in artifact.directory.iterdir()) == sorted(
-        [*metadata["files"], "metadata.json", "spec.json"]
+    assert sorted(p.name for p in path_of(artifact.directory).iterdir()) == sorted(
+        [*names(metadata), "metadata.json", "spec.json"]
     )
-    AutoModelForImageTextToText.from_pretrained(artifact.directory)
-    AutoProcessor.from_pretrained(artifact.directory)
+    AutoModelForImageTextToText.from_pretrained(path_of(artifact.directory))
+    AutoProcessor.from_pretrained(path_of(artifact.directory))
 
     def nothing(*_):
         raise AssertionError("made again")
@@ -75,25 +90,26 @@ def test_a_run_killed_while_publishing_is_completed_without_training_again(
 ):
     settings = settings_for(model, max_steps=2)
     artifact = artifact_for(tmp_path, settings)
-    moved = []
+    copied = []
 
-    def killed(source, target):
-        if len(moved) == 2:
+    def killed(directory, name, target):
+        if len(copied) == 2:
             raise KeyboardInterrupt
-        moved.append(target)
-        source.replace(target)
+        copied.append(name)
+        copy_to(directory, name, target)
 
+    copy_to = Directory.copy_to
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "put_file", killed)
+        patch.setattr(Directory, "copy_to", killed)
         with pytest.raises(KeyboardInterrupt):
             stage.run_finetune(settings, RUN, samples, artifact)
     assert not artifact.is_finished()
 
     monkeypatch.setattr(stage, "_fit", lambda *_: pytest.fail("trained again"))
     metadata = stage.run_finetune(settings, RUN, lambda: pytest.fail("read again"), artifact)
-    for name in metadata["files"]:
-        assert (artifact.directory / name).is_file()
-    assert not (artifact.directory / "work").exists()
+    for name in names(metadata):
+        assert (path_of(artifact.directory) / name).is_file()
+    assert not (path_of(artifact.directory) / "work").exists()
 
 
 @pytest.mark.usefixtures("without_ray")
@@ -104,17 +120,18 @@ def test_half_a_model_is_never_published(model, tmp_path, monkeypatch, damage):
 
     def fit_and_damage(task):
         fit_here(task)
-        damage(task.output / "model.safetensors")
+        (file,) = path_of(Outcome(task.artifact).work).glob("try-*/model.safetensors")
+        damage(file)
 
     with monkeypatch.context() as patch:
         patch.setattr(stage, "_fit", fit_and_damage)
-        with pytest.raises(DataError, match=r"model\.safetensors is missing.*result\.json"):
+        with pytest.raises(DataError, match=r"lacks files that .*outcome\.json lists"):
             stage.run_finetune(settings, RUN, samples, artifact)
     assert not artifact.is_finished()
-    assert not list(artifact.directory.glob("*.safetensors"))
+    assert not list(path_of(artifact.directory).glob("*.safetensors"))
 
-    (artifact.directory / "work" / "result.json").unlink()
-    assert "model.safetensors" in stage.run_finetune(settings, RUN, samples, artifact)["files"]
+    (path_of(artifact.directory) / "work" / "outcome.json").unlink()
+    assert "model.safetensors" in names(stage.run_finetune(settings, RUN, samples, artifact))
 
 
 @pytest.mark.usefixtures("without_ray")
@@ -130,7 +147,7 @@ def test_a_run_that_was_overtaken_takes_the_other_ones_model(model, tmp_path, mo
 
     monkeypatch.setattr(stage, "_fit", other_is_first)
     assert stage.run_finetune(settings, RUN, samples, artifact) == overtaken[0]
-    assert not (artifact.directory / "work").exists()
+    assert not (path_of(artifact.directory) / "work").exists()
 
 
 def test_an_interrupted_run_goes_on_with_the_same_workers_only(model, tmp_path, monkeypatch):
@@ -236,7 +253,7 @@ def test_under_ray_train_a_killed_worker_resumes_with_the_same_losses(model, tmp
     assert losses == pytest.approx([step["loss"] for step in expected["steps"]], abs=1e-5)
     assert losses[2] < 0.69
     assert metadata["held_out"] == pytest.approx(expected["held_out"], abs=1e-4)
-    assert read_json(artifact.directory / "metadata.json")["files"] == metadata["files"]
+    assert names(artifact.metadata()) == names(metadata)
 
 
 @pytest.mark.ray
@@ -253,7 +270,9 @@ def test_ranks_restarted_after_the_model_was_written_leave_it_alone(model, tmp_p
         from raysae.stages import finetune
 
         finetune._train_rank(config)
-        written = (config["task"].output.parent / "result.json").read_bytes()
+        from raysae.stages._outcome import Outcome
+
+        written = Outcome(config["task"].artifact).work.read_bytes("outcome.json")
         if not results.exists():
             results.write_bytes(written)
             time.sleep(3)  # longer than the ranks take to be started
@@ -263,4 +282,4 @@ def test_ranks_restarted_after_the_model_was_written_leave_it_alone(model, tmp_p
     monkeypatch.setattr(stage, "_train_rank", dies_at_the_end)
     metadata = stage.run_finetune(settings, RUN, samples, artifact)
     assert results.exists()
-    assert sorted(json.loads(results.read_bytes())["files"]) == metadata["files"]
+    assert json.loads(results.read_bytes())["files"] == metadata["files"]

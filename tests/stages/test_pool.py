@@ -12,13 +12,15 @@ import ray
 from ray.exceptions import RayTaskError
 from ray.train import ControllerError, WorkerGroupError
 
-from raysae.artifacts import ShardSpec, plan_shards
+from raysae.artifacts import Attempts, ShardPlan, ShardSpec
 from raysae.corpora import Corpus, CorpusSettings, open_corpus
 from raysae.errors import DataError, RaysaeError, SettingsError
+from raysae.models import ModelSettings
 from raysae.sample import Rejection, Sample
 from raysae.settings import RunSettings
 from raysae.stages import _pool
 from raysae.stages._pool import ShardTask, cause_of_ours, check_rejected, run_shards
+from tests.storages import at
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +31,19 @@ def corpus() -> Corpus:
 def test_no_task_starts_nothing(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_pool, "connect", lambda: pytest.fail("connected"))
     run = RunSettings()
-    assert run_shards("x", corpus, [], worker_class=dict, worker_arguments={}, run=run) == {}  # type: ignore[type-var]
+    nothing: dict[str, Any] = {"worker_class": dict, "worker_arguments": {}}
+    place = at(Path("/nowhere"))
+    counts = run_shards("x", corpus, [], **nothing, attempts=place, model=ModelSettings(), run=run)
+    assert counts == {}
 
 
-def test_a_shard_is_read_whole_or_the_rows_that_are_wanted(corpus: Corpus) -> None:
-    (first, second) = plan_shards(corpus.snapshot.file_rows, 6)
+def test_a_shard_is_read_whole_or_the_rows_that_are_wanted(corpus: Corpus, tmp_path: Path) -> None:
+    (first, second) = ShardPlan(corpus.snapshot.file_rows, 6)
+    attempts = Attempts(at(tmp_path), "read")
     everything = list(corpus.all_samples())
 
     def read(task: ShardTask) -> Sequence[Sample | Rejection]:
-        return pickle.loads(_pool._read_shard(_pool._to_row(task), corpus)["samples"])
+        return pickle.loads(_pool._read_shard(_pool._to_row(task), corpus, attempts)["samples"])
 
     assert read(ShardTask(first)) == everything[:6]
     assert read(ShardTask(second)) == everything[6:]
@@ -104,18 +110,21 @@ def test_shards_are_worked_on_once_each_and_counts_are_summed(
             (self.directory / shard.name).open("a").write(f"{ordinals}\n")
             return {"rows": len(samples), "tokens": 10}
 
-    shards = plan_shards(corpus.snapshot.file_rows, 4)
+    (tmp_path / "written").mkdir()
+    shards = ShardPlan(corpus.snapshot.file_rows, 4)
     tasks = [ShardTask(shards[0]), ShardTask(shards[2], (9,))]
     counts = run_shards(
         "test",
         corpus,
         tasks,
         worker_class=Worker,
-        worker_arguments={"directory": tmp_path},
+        worker_arguments={"directory": tmp_path / "written"},
+        attempts=at(tmp_path / "attempts"),
+        model=ModelSettings(),
         run=RunSettings(),
     )
     assert counts == {"rows": 5, "tokens": 20}
-    written = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    written = {path.name: path.read_text() for path in (tmp_path / "written").iterdir()}
     assert written == {"shard-00000": "[0, 1, 2, 3]\n", "shard-00002": "[9]\n"}
 
 
@@ -152,24 +161,27 @@ class DeadlyWorker:
 def test_a_row_that_always_kills_its_process_ends_the_job(
     corpus: Corpus, tmp_path: Path, where: str
 ) -> None:
+    (tmp_path / "tries").mkdir()
     with pytest.raises(RaysaeError, match=r"^test: [^\n]*lost[^\n]*run\.max_retries\.$") as error:
         run_shards(
             "test",
-            DeadlyCorpus(tmp_path) if where == "reader" else corpus,
-            [ShardTask(plan_shards([4], 4)[0])],
+            DeadlyCorpus(tmp_path / "tries") if where == "reader" else corpus,
+            [ShardTask(ShardPlan([4], 4)[0])],
             worker_class=DeadlyWorker,
-            worker_arguments={"tries": tmp_path},
+            worker_arguments={"tries": tmp_path / "tries"},
+            attempts=at(tmp_path / "attempts"),
+            model=ModelSettings(),
             run=RunSettings(max_retries=1),
         )
     assert error.value.exit_code == 1
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list((tmp_path / "tries").iterdir())) == 2
 
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("shared_ray")
 @pytest.mark.parametrize("where", ["constructor", "work"])
 def test_a_workers_own_error_arrives_as_it_was_raised(
-    corpus: Corpus, where: str, capfd: pytest.CaptureFixture[str]
+    corpus: Corpus, tmp_path: Path, where: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     class Worker:
         def __init__(self, where: str) -> None:
@@ -184,9 +196,11 @@ def test_a_workers_own_error_arrives_as_it_was_raised(
         run_shards(
             "test",
             corpus,
-            [ShardTask(plan_shards([4], 4)[0])],
+            [ShardTask(ShardPlan([4], 4)[0])],
             worker_class=Worker,
             worker_arguments={"where": where},
+            attempts=at(tmp_path),
+            model=ModelSettings(),
             run=RunSettings(),
         )
     assert type(error.value) is expected

@@ -40,7 +40,7 @@ def test_an_error_of_ours_ends_all_ranks_at_once(tmp_path: Path) -> None:
 
     plan = ranks(2, max_failures=3)
     with pytest.raises(DataError, match=r"^x is damaged; restore it\.$"):
-        run_ranks(rank, {"directory": tmp_path}, plan, tmp_path / "ray")
+        run_ranks(rank, {"directory": tmp_path}, plan)
     assert starts(tmp_path) == 2
 
 
@@ -51,7 +51,7 @@ def test_a_lost_rank_is_started_again(tmp_path: Path) -> None:
             time.sleep(3)  # Ray Train gives up on a rank that dies while the ranks are started
             os._exit(1)
 
-    run_ranks(rank, {"directory": tmp_path}, ranks(1, max_failures=1), tmp_path / "ray")
+    run_ranks(rank, {"directory": tmp_path}, ranks(1, max_failures=1))
     assert starts(tmp_path) == 2
 
 
@@ -60,4 +60,4 @@ def test_ranks_that_never_fit_are_refused_instead_of_waited_for(tmp_path: Path) 
         SettingsError,
         match=r"^train\.workers: 5 rank\(s\) of 0\.5 CPUs .* 2 CPUs .*or train\.cpus_per_worker",
     ):
-        run_ranks(note_start, {}, ranks(5), tmp_path)  # type: ignore[arg-type]
+        run_ranks(note_start, {}, ranks(5))  # type: ignore[arg-type]

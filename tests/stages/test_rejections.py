@@ -14,19 +14,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raysae.artifacts import read_json
+from raysae.artifacts import ScoreTable
 from raysae.corpora import CorpusSettings
 from raysae.errors import DataError
 from raysae.pipeline import make
 from raysae.sample import Sample
 from raysae.scoring import SCORERS
-from raysae.scoring.table import ScoreTable
 from raysae.settings import RunSettings
 from raysae.stages.chain import Chain, ChainSettings
 from raysae.stages.live_scores import score_marks
+from raysae.storage import read_json
 from tests.corpora.rows import SCHEMA, image_bytes, png_claiming, row, write_rows
 from tests.stages.chains import argv_of, contents, small_settings
 from tests.stages.conftest import Made
+from tests.storages import path_of
 
 JOBS = Path(__file__).parents[2] / "jobs"
 
@@ -101,7 +102,9 @@ def filtered(made: Made, users: CorpusSettings) -> Chain:
 @pytest.mark.ray
 def test_every_stage_counts_them_with_their_reasons(filtered: Chain) -> None:
     assert len(filtered.shards(filtered.corpus)) == 2
-    weighed = [read_json(p) for p in sorted(filtered.weights.directory.glob("*.done.json"))]
+    weighed = [
+        read_json(p) for p in sorted(path_of(filtered.weights.directory).glob("*.done.json"))
+    ]
     for marks in (weighed, score_marks(filtered)):
         assert reasons(marks) == COUNTED
         assert [(mark["rows"], mark["rejected"]) for mark in marks] == [(GOOD, 4), (0, 2)]
@@ -125,14 +128,14 @@ def test_rows_in_are_rows_out_and_rejected_ones(filtered: Chain) -> None:
 
 @pytest.mark.ray
 def test_the_subset_holds_good_rows_only(filtered: Chain) -> None:
-    rows = pq.read_table(filtered.subset.directory / "data")
+    rows = pq.read_table(path_of(filtered.subset.directory) / "data")
     assert rows.num_rows == GOOD // 2
     assert all(q.startswith("What is on picture") for q in rows["question"].to_pylist())
 
 
 @pytest.mark.ray
 def test_the_report_lists_them(filtered: Chain) -> None:
-    page = (filtered.report.directory / "report.html").read_text(encoding="utf-8")
+    page = (path_of(filtered.report.directory) / "report.html").read_text(encoding="utf-8")
     for reason in BAD:
         assert reason in page
 
@@ -226,7 +229,7 @@ SPOILED = [
     (without_safetensors, 2, "has no *.safetensors file"),
     (without_model, 2, "is neither a directory nor a shipped model"),
     (too_deep, 2, "layer: 50"),
-    (below_a_file, 2, "cannot be written"),
+    (below_a_file, 2, "cannot hold artifacts"),
 ]
 
 

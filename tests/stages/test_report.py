@@ -15,13 +15,14 @@ from raysae.stages.chain import Chain
 from raysae.stages.report import _modality_health
 from tests.stages.chains import unfinished_files
 from tests.stages.conftest import Made
+from tests.storages import path_of
 
 pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
 def page(made: Made) -> str:
-    return (made.chain.report.directory / "report.html").read_text(encoding="utf-8")
+    return (path_of(made.chain.report.directory) / "report.html").read_text(encoding="utf-8")
 
 
 def text_of(page: str) -> str:
@@ -63,18 +64,18 @@ def test_it_needs_no_other_file(page: str) -> None:
 def test_it_is_finished(made: Made) -> None:
     report = made.chain.report
     assert report.is_finished()
-    assert unfinished_files(report.directory) == []
+    assert unfinished_files(path_of(report.directory)) == []
 
 
 def test_a_cache_that_was_removed_is_not_made_again(made: Made, tmp_path: Path) -> None:
-    root = shutil.copytree(made.chain.root, tmp_path / "storage")
+    root = shutil.copytree(path_of(made.chain.root), tmp_path / "storage")
     select = SelectionSettings(fraction=0.25)
     chain = Chain(replace(made.settings, storage=str(root), select=select))
     cache = chain.activations
-    shutil.rmtree(cache.directory)
+    shutil.rmtree(path_of(cache.directory))
     assert make(chain, "reports") is not None
-    assert not cache.directory.exists()
-    page = (chain.report.directory / "report.html").read_text(encoding="utf-8")
+    assert not path_of(cache.directory).exists()
+    page = (path_of(chain.report.directory) / "report.html").read_text(encoding="utf-8")
     assert cache.name in page
     assert f"{made.chain.activations.metadata()['text_tokens']:,}" in text_of(page)
 

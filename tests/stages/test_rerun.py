@@ -11,6 +11,7 @@ import pytest
 
 from tests.stages.chains import argv_of, contents
 from tests.stages.conftest import Made
+from tests.storages import path_of
 
 JOBS = Path(__file__).parents[2] / "jobs"
 
@@ -24,7 +25,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 @pytest.mark.ray
 def test_running_again_does_nothing_and_needs_no_ray(made: Made) -> None:
     chain = made.chain
-    before = contents(chain.root)
+    before = contents(path_of(chain.root))
     code = f"import sys; sys.argv = {[str(JOBS / 'filter.py'), *argv_of(made.settings)]!r}"
     done = subprocess.run(
         [sys.executable, "-c", code + WITHOUT_RAY], capture_output=True, text=True, check=False
@@ -34,16 +35,16 @@ def test_running_again_does_nothing_and_needs_no_ray(made: Made) -> None:
     result.pop("seconds")
     assert result == {
         "job": "filter",
-        "artifact": str(chain.subset.directory),
+        "artifact": str(path_of(chain.subset.directory)),
         "kind": "subsets",
         "rows": 48,
         "rejected": 0,
         "resumed": True,
         "exit_code": 0,
     }
-    assert contents(chain.root) == before
-    assert f"subsets: finished before, {chain.subset.directory}" in done.stdout
-    assert f"filter: report in {chain.report.directory}/report.html" in done.stdout
+    assert contents(path_of(chain.root)) == before
+    assert f"subsets: finished before, {path_of(chain.subset.directory)}" in done.stdout
+    assert f"filter: report in {path_of(chain.report.directory)}/report.html" in done.stdout
 
 
 @pytest.mark.ray

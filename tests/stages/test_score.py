@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from raysae.artifacts import ScoreTable
 from raysae.pipeline import make
 from raysae.sample import Modality, Sample
 from raysae.scoring import SCORERS, SelectionSettings
-from raysae.scoring.table import ScoreTable
 from raysae.scoring.tokens import random_score
 from raysae.stages._hidden_states import Reading
 from raysae.stages.chain import Chain, ShardSettings
@@ -24,6 +24,7 @@ from tests.reference import scoring as reference
 from tests.stages.chains import contents, unfinished_files
 from tests.stages.conftest import Made
 from tests.stages.recomputed import SlowChain
+from tests.storages import path_of
 
 pytestmark = pytest.mark.ray
 
@@ -45,8 +46,10 @@ def test_one_row_per_sample_and_scorer(made: Made) -> None:
 def test_scores_are_those_of_the_loops(made: Made) -> None:
     chain = made.chain
     settings = chain.settings.score
-    slow = SlowChain(chain.settings.model.layer, chain.sae.directory, chain.settings.sae.k)
-    weights = pq.read_table(chain.weights.directory / "weights.parquet")["weight"].to_pylist()
+    slow = SlowChain(chain.settings.model.layer, path_of(chain.sae.directory), chain.settings.sae.k)
+    weights = pq.read_table(path_of(chain.weights.directory) / "weights.parquet")[
+        "weight"
+    ].to_pylist()
     samples = list(chain.corpus.all_samples())
     rows = {scorer: scores_of(chain, scorer) for scorer in SCORERS}
     for ordinal in (0, 17, 40, 95):
@@ -79,7 +82,7 @@ def test_one_manifest_lists_all_groups_and_their_marks_count_all_rows(made: Made
         for scorer in SCORERS
     }
     assert sum(mark["rows"] for mark in score_marks(chain)) == 96
-    assert unfinished_files(table.directory) == []
+    assert unfinished_files(path_of(table.directory)) == []
 
 
 def test_a_lost_row_group_is_scored_again_and_only_it(made: Made) -> None:
@@ -87,15 +90,15 @@ def test_a_lost_row_group_is_scored_again_and_only_it(made: Made) -> None:
     table = ScoreTable(chain.root)
     lost = chain.row_group(chain.shards(chain.corpus)[1], "l0")
     kept = table.read([lost])
-    (table.directory / lost.path).unlink()
+    (path_of(table.directory) / lost.path).unlink()
     assert not scores_are_live(chain)
-    before = contents(table.directory / "data")
+    before = contents(path_of(table.directory) / "data")
     result = make(chain, "scores")
     assert result is not None
     assert (result.rows, result.resumed) == (96, True)
     assert scores_are_live(chain)
     assert table.read([lost]).equals(kept)
-    after = contents(table.directory / "data")
+    after = contents(path_of(table.directory) / "data")
     assert {name: after[name] for name in before} == before
     assert len(after) == len(before) + 1
 

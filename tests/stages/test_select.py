@@ -8,16 +8,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raysae.artifacts import read_json
+from raysae.artifacts import ScoreTable
 from raysae.corpora import open_subset
 from raysae.errors import DataError
 from raysae.pipeline import make
 from raysae.sample import Sample
 from raysae.scoring import SelectionSettings
-from raysae.scoring.table import ScoreTable
 from raysae.stages.chain import Chain
+from raysae.storage import read_json
 from tests.stages.chains import contents, unfinished_files
 from tests.stages.conftest import Made
+from tests.storages import path_of
 
 pytestmark = pytest.mark.ray
 
@@ -32,7 +33,7 @@ def ranked(chain: Chain) -> list[tuple[float, str, int]]:
 
 
 def written(chain: Chain) -> pa.Table:
-    files = sorted((chain.subset.directory / "data").iterdir())
+    files = sorted((path_of(chain.subset.directory) / "data").iterdir())
     return pa.concat_tables([pq.read_table(file) for file in files])
 
 
@@ -45,7 +46,7 @@ def test_the_best_half_is_kept_ties_by_id(made: Made) -> None:
     chain = made.chain
     best = ranked(chain)
     assert best[47][0] >= best[48][0]
-    kept = pq.read_table(chain.subset.directory / "kept.parquet").to_pylist()
+    kept = pq.read_table(path_of(chain.subset.directory) / "kept.parquet").to_pylist()
     assert [row["ordinal"] for row in kept] == sorted(ordinal for _, _, ordinal in best[:48])
     by_rank = sorted(kept, key=lambda row: row["rank"])
     assert [(row["score"], row["sample_id"], row["ordinal"]) for row in by_rank] == best[:48]
@@ -61,7 +62,7 @@ def test_the_rows_are_the_sources_own(made: Made) -> None:
 
 def test_it_opens_as_a_corpus(made: Made) -> None:
     chain = made.chain
-    corpus = open_subset(chain.settings.corpus, chain.subset.directory / "data")
+    corpus = open_subset(chain.settings.corpus, path_of(chain.subset.directory) / "data")
     samples = list(corpus.all_samples())
     assert len(samples) == 48
     assert all(isinstance(sample, Sample) for sample in samples)
@@ -70,7 +71,7 @@ def test_it_opens_as_a_corpus(made: Made) -> None:
 def test_datasets_opens_it_and_decodes_the_images(made: Made, tmp_path: Path) -> None:
     chain = made.chain
     opened = datasets.load_dataset(
-        str(chain.subset.directory / "data"), split="train", cache_dir=str(tmp_path)
+        str(path_of(chain.subset.directory) / "data"), split="train", cache_dir=str(tmp_path)
     )
     assert opened.num_rows == 48
     assert opened.column_names == chain.corpus.schema.names
@@ -85,9 +86,9 @@ def test_metadata_adds_up(made: Made) -> None:
     metadata = chain.subset.metadata()
     assert (metadata["rows"], metadata["scored"], metadata["rejected"]) == (48, 96, 0)
     assert metadata["cutoff"] == ranked(chain)[47][0]
-    directory = chain.subset.directory / "data"
+    directory = path_of(chain.subset.directory) / "data"
     assert metadata["files"] == sorted(path.name for path in directory.iterdir())
-    assert unfinished_files(chain.subset.directory) == []
+    assert unfinished_files(path_of(chain.subset.directory)) == []
 
 
 @pytest.mark.parametrize(
@@ -102,15 +103,15 @@ def test_another_selection_needs_no_scoring(
     made: Made, select: SelectionSettings, expected
 ) -> None:
     chain = Chain(replace(made.settings, select=select))
-    before = contents(chain.root / "scores")
+    before = contents(path_of(chain.root) / "scores")
     result = make(chain, "subsets")
     assert result is not None
     wanted = sorted(ordinal for _, _, ordinal in expected(ranked(chain)))
-    kept = pq.read_table(chain.subset.directory / "kept.parquet")["ordinal"].to_pylist()
+    kept = pq.read_table(path_of(chain.subset.directory) / "kept.parquet")["ordinal"].to_pylist()
     assert kept == wanted
     assert (result.rows, result.resumed) == (len(wanted), True)
-    assert read_json(chain.subset.directory / "metadata.json")["rows"] == len(wanted)
-    assert contents(chain.root / "scores") == before
+    assert read_json(path_of(chain.subset.directory) / "metadata.json")["rows"] == len(wanted)
+    assert contents(path_of(chain.root) / "scores") == before
     assert written(chain).equals(source(chain).take(pa.array(wanted)))
 
 
@@ -125,7 +126,7 @@ def test_the_random_baseline_keeps_other_rows(made: Made) -> None:
     chain = Chain(replace(made.settings, select=SelectionSettings("random")))
     assert make(chain, "subsets") is not None
     kept, other = (
-        set(pq.read_table(each.subset.directory / "kept.parquet")["ordinal"].to_pylist())
+        set(pq.read_table(path_of(each.subset.directory) / "kept.parquet")["ordinal"].to_pylist())
         for each in (made.chain, chain)
     )
     assert len(other) == 48

@@ -10,15 +10,15 @@ import torch
 from safetensors.torch import load_file
 
 from raysae.activations import CacheReader
-from raysae.artifacts import read_json
 from raysae.errors import DataError
 from raysae.pipeline import make
 from raysae.sae import SaeHealth, load_saelens
 from raysae.stages import train as stage
 from raysae.stages.chain import Chain, ChainSettings, TrainRunSettings
-from raysae.storage import put_json
+from raysae.storage import read_json
 from tests.stages.chains import TINY_SAE, unfinished_files
 from tests.stages.conftest import Made
+from tests.storages import at, path_of
 
 pytestmark = pytest.mark.ray
 
@@ -27,20 +27,20 @@ def with_the_same_cache(made: Made, storage: Path, **changes: object) -> Chain:
     """Return a chain on another storage that holds a copy of the cache and nothing else."""
     settings: ChainSettings = replace(made.settings, storage=str(storage), **changes)  # type: ignore[arg-type]
     chain = Chain(settings)
-    shutil.copytree(made.chain.activations.directory, chain.activations.directory)
+    shutil.copytree(path_of(made.chain.activations.directory), path_of(chain.activations.directory))
     return chain
 
 
 def some_tokens(chain: Chain) -> torch.Tensor:
-    shards = chain.activations.metadata()["shards"]
-    reader = CacheReader(chain.activations.directory, [shard["data"] for shard in shards])
+    files = chain.activations.metadata()["data_files"]
+    reader = CacheReader(chain.activations.directory, files)
     return reader.read_rows(1, np.arange(200)).acts_nd
 
 
 def check_with_sae_lens(chain: Chain, architecture: str) -> None:
     sae_lens = pytest.importorskip("sae_lens")
-    theirs = sae_lens.SAE.load_from_disk(str(chain.sae.directory))
-    ours, acts_nd = load_saelens(chain.sae.directory), some_tokens(chain)
+    theirs = sae_lens.SAE.load_from_disk(str(path_of(chain.sae.directory)))
+    ours, acts_nd = load_saelens(path_of(chain.sae.directory)), some_tokens(chain)
     assert (theirs.cfg.architecture(), theirs.cfg.d_sae) == (architecture, 128)
     z_nf = theirs.encode(acts_nd)
     assert (z_nf > 0).any()
@@ -54,7 +54,7 @@ def test_sae_lens_opens_it_and_encodes_alike(made: Made) -> None:
 
 def test_what_is_left_is_the_sae_its_history_and_its_health(made: Made) -> None:
     sae = made.chain.sae
-    assert {path.name for path in sae.directory.iterdir()} == {
+    assert {path.name for path in path_of(sae.directory).iterdir()} == {
         "cfg.json",
         "health.json",
         "history.json",
@@ -62,22 +62,22 @@ def test_what_is_left_is_the_sae_its_history_and_its_health(made: Made) -> None:
         "sae_weights.safetensors",
         "spec.json",
     }
-    points = read_json(sae.directory / "history.json")["points"]
+    points = read_json(path_of(sae.directory) / "history.json")["points"]
     assert [point["step"] for point in points] == list(range(1, 41))
     assert points[-1]["loss"] < points[0]["loss"]
 
 
 def test_health_is_measured_on_tokens_that_were_not_trained_on(made: Made) -> None:
     chain = made.chain
-    shards = chain.activations.metadata()["shards"]
+    rows = chain.activations.metadata()["data_rows"]
     health = chain.sae.metadata()["health"]
     assert health["held_out"] is True
-    assert health["all"]["tokens"] == shards[-1]["rows"]
+    assert health["all"]["tokens"] == rows[-1]
     task = stage._train_task(chain)
-    assert task.trained_rows == (shards[0]["rows"],)
-    sae, acts_nd = load_saelens(chain.sae.directory), []
+    assert task.trained_rows == (rows[0],)
+    sae, acts_nd = load_saelens(path_of(chain.sae.directory)), []
     reader = CacheReader(chain.activations.directory, task.data_files)
-    acts_nd = reader.read_rows(1, np.arange(shards[-1]["rows"])).acts_nd.double()
+    acts_nd = reader.read_rows(1, np.arange(rows[-1])).acts_nd.double()
     recon_nd = sae.decode(sae.encode(acts_nd)).double()
     fvu = (recon_nd - acts_nd).square().sum() / (acts_nd - acts_nd.mean(0)).square().sum()
     assert health["all"]["fvu"] == pytest.approx(fvu.item(), rel=1e-4)
@@ -91,7 +91,8 @@ def test_two_workers_give_the_sae_of_one(made: Made, tmp_path: Path) -> None:
     assert chain.sae.id == made.chain.sae.id
     assert make(chain, "saes") is not None
     one, two = (
-        load_file(each.sae.directory / "sae_weights.safetensors") for each in (made.chain, chain)
+        load_file(path_of(each.sae.directory) / "sae_weights.safetensors")
+        for each in (made.chain, chain)
     )
     assert chain.sae.metadata()["workers"] == 2
     for name, tensor in one.items():
@@ -104,15 +105,15 @@ def test_relu_is_trained_too(made: Made) -> None:
     result = stage.run_train(chain)
     assert (result.rows, result.resumed) == (20 * 256, False)
     check_with_sae_lens(chain, "standard")
-    assert unfinished_files(chain.sae.directory) == []
+    assert unfinished_files(path_of(chain.sae.directory)) == []
 
 
 def test_a_damaged_cache_stops_training_with_the_readers_own_words(
     made: Made, tmp_path: Path
 ) -> None:
     chain = with_the_same_cache(made, tmp_path / "storage")
-    data = chain.activations.directory / chain.activations.metadata()["shards"][0]["data"]
-    data.write_bytes(data.read_bytes()[:-100])
+    data = path_of(chain.activations.directory) / chain.activations.metadata()["data_files"][0]
+    data.write_bytes(data.read_bytes()[:-100] + bytes(100))
     with pytest.raises(DataError, match=data.name) as error:
         make(chain, "saes")
     assert "Traceback" not in str(error.value)
@@ -123,7 +124,7 @@ def test_a_modality_without_tokens_is_stored_and_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     health = SaeHealth(4, 8)
-    put_json(tmp_path / "health.json", {"held_out": True, **health.summary()})
+    at(tmp_path).put_json("health.json", {"held_out": True, **health.summary()})
     stage._print_health(read_json(tmp_path / "health.json"))
     assert "fvu nan" in capsys.readouterr().out
 
@@ -138,8 +139,9 @@ def unmade(tiny_model: Path, storage: Path, rows: list[int]) -> Chain:
     from tests.stages.chains import small_settings
 
     chain = Chain(small_settings(storage, tiny_model))
-    shards = [{"data": f"{n}.arrow", "rows": count} for n, count in enumerate(rows)]
-    put_json(chain.activations.directory / "metadata.json", {"shards": shards, "d_in": 32})
+    files = [f"{n}.arrow" for n in range(len(rows))]
+    metadata = {"data_files": files, "data_rows": rows, "d_in": 32}
+    chain.activations.directory.put_json("metadata.json", metadata)
     return chain
 
 

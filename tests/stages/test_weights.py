@@ -3,14 +3,15 @@ from __future__ import annotations
 import pyarrow.parquet as pq
 import pytest
 
-from raysae.artifacts import read_json
 from raysae.sample import Sample
 from raysae.scoring import WEIGHTS_SCHEMA, draw_ordinals
+from raysae.storage import read_json
 from tests.reference import scoring as reference
 from tests.reference.scoring import Token
 from tests.stages.chains import unfinished_files
 from tests.stages.conftest import Made
 from tests.stages.recomputed import SlowChain
+from tests.storages import path_of
 
 pytestmark = pytest.mark.ray
 
@@ -22,7 +23,7 @@ def drawn_tokens(made: Made) -> list[Token]:
     """The tokens of the drawn samples, recomputed one sample at a time."""
     chain = made.chain
     drawn = set(draw_ordinals(96, 48, chain.settings.weights.seed).tolist())
-    slow = SlowChain(chain.settings.model.layer, chain.sae.directory, chain.settings.sae.k)
+    slow = SlowChain(chain.settings.model.layer, path_of(chain.sae.directory), chain.settings.sae.k)
     return [
         token
         for sample in chain.corpus.all_samples()
@@ -33,7 +34,7 @@ def drawn_tokens(made: Made) -> list[Token]:
 
 def test_weights_are_those_of_the_loops(made: Made, drawn_tokens: list[Token]) -> None:
     chain = made.chain
-    table = pq.read_table(chain.weights.directory / "weights.parquet")
+    table = pq.read_table(path_of(chain.weights.directory) / "weights.parquet")
     assert table.schema.equals(WEIGHTS_SCHEMA)
     assert table["feature"].to_pylist() == list(range(128))
     settings = chain.settings.weights
@@ -48,15 +49,17 @@ def test_metadata_counts_the_drawn_samples_and_their_tokens(
     metadata = made.chain.weights.metadata()
     assert (metadata["rows"], metadata["rejected"]) == (48, 0)
     assert metadata["tokens"] == len(drawn_tokens)
-    assert unfinished_files(made.chain.weights.directory) == []
+    assert unfinished_files(path_of(made.chain.weights.directory)) == []
 
 
 def test_the_strongest_features_come_by_weight_with_their_top_tokens(
     made: Made, drawn_tokens: list[Token]
 ) -> None:
     chain = made.chain
-    strongest = read_json(chain.weights.directory / "strongest.json")["features"]
-    weights = pq.read_table(chain.weights.directory / "weights.parquet")["weight"].to_pylist()
+    strongest = read_json(path_of(chain.weights.directory) / "strongest.json")["features"]
+    weights = pq.read_table(path_of(chain.weights.directory) / "weights.parquet")[
+        "weight"
+    ].to_pylist()
     positive = [feature for feature in range(128) if weights[feature] > 0]
     ranked = sorted(positive, key=lambda feature: (-weights[feature], feature))
     assert [entry["feature"] for entry in strongest] == ranked[: len(strongest)]

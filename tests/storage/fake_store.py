@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 BUCKET = "bucket"
 URI = ObjectUri("s3", BUCKET, "pre fix")
 PART_BYTES = 8
-"""Larger files are sent in parts."""
+"""Larger files are sent in two parts."""
 
 LOST = ConnectionResetError("the answer was lost")
 FAILED = ConnectionRefusedError("the request was lost")
@@ -37,6 +37,10 @@ def every_request(name: str, path: str) -> None:
     """Let a request pass."""
 
 
+def nobody(answer: object) -> None:
+    """Let an answer pass."""
+
+
 class Client:
     """An fsspec client of a store.
 
@@ -44,17 +48,27 @@ class Client:
         store: What all clients see.
         step: Called before every request with its name and path. It may raise what the client
             raises, or return `LOST`: the request is carried out, but its answer does not arrive.
+        seen: Called with every answer and every error.
     """
 
     def __init__(
-        self, store: Store, step: Callable[[str, str], Exception | None] = every_request
+        self,
+        store: Store,
+        step: Callable[[str, str], Exception | None] = every_request,
+        seen: Callable[[object], None] = nobody,
     ) -> None:
         self.store = store
         self.step = step
+        self.seen = seen
 
     def _request(self, name: str, path: str, effect: Callable[[], Result]) -> Result:
         lost = self.step(name, path)
-        result = effect()
+        try:
+            result = effect()
+        except OSError as error:
+            self.seen(lost or error)
+            raise lost or error from None
+        self.seen(lost or result)
         if lost is not None:
             raise lost
         return result
@@ -72,18 +86,19 @@ class Client:
         if len(data) <= PART_BYTES:
             return self.pipe_file(rpath, data)
         sent: list[bytes] = []
-        for start in range(0, len(data), PART_BYTES):
-            part = data[start : start + PART_BYTES]
-            self._request("part", rpath, lambda part=part: sent.append(part))  # type: ignore[misc]
-            self.store.uploads.append(part)
+        for part in (data[: len(data) // 2], data[len(data) // 2 :]):
+            self._request("part", rpath, lambda part=part: self.store.uploads.append(part))  # type: ignore[misc]
+            sent.append(part)
 
         def complete() -> None:
             self.store.objects[rpath] = b"".join(sent)
 
         return self._request("complete", rpath, complete)
 
-    def cat_file(self, path: str, **_: Any) -> bytes:
-        return self._request("get", path, lambda: self._held(path))
+    def cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **_: Any
+    ) -> bytes:
+        return self._request("get", path, lambda: self._held(path)[start:end])
 
     def cat(self, paths: list[str], on_error: str, **_: Any) -> dict[str, Any]:
         assert on_error == "return"
@@ -128,6 +143,12 @@ class Client:
             return [*listed, *files]
 
         return self._request("list", path, effect)
+
+    def cp_file(self, path1: str, path2: str) -> None:
+        def effect() -> None:
+            self.store.objects[path2] = self._held(path1)
+
+        self._request("copy", path2, effect)
 
     def rm_file(self, path: str) -> None:
         def effect() -> None:

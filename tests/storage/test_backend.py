@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from raysae.storage import Directory
+from raysae.storage import Directory, storage_at
 from raysae.storage.backend import Backend
-from tests.storage.conftest import make_storage_uri, storage_at
+from tests.conftest import make_storage_uri
 from tests.storage.fake_store import Store, fake_backend
 
 NAMES = [

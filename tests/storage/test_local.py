@@ -226,15 +226,27 @@ def test_a_listing_that_fails_is_one_sentence(tmp_path: Path) -> None:
         list(LocalBackend(tmp_path, Denied()).entries(""))
 
 
-def test_a_copy_that_fails_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(source: Path, target: Path) -> None:
-        target.write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+def test_what_was_fetched_stays_when_the_file_is_replaced_or_removed(tmp_path: Path) -> None:
+    backend = LocalBackend(tmp_path / "storage")
+    backend.put_bytes("file", b"old")
+    backend.fetch("file", tmp_path / "copy")
+    backend.put_bytes("file", b"new")
+    assert (tmp_path / "copy").read_bytes() == b"old"
+    backend.delete("file")
+    assert (tmp_path / "copy").read_bytes() == b"old"
 
-    monkeypatch.setattr("shutil.copyfile", full)
-    with pytest.raises(StorageError, match="is full"):
-        LocalBackend(tmp_path).fetch("file", tmp_path / "copy")
-    assert not (tmp_path / "copy").exists()
+
+def test_what_lies_on_another_file_system_is_linked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other(source: Path, target: Path) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link", str(source), None, str(target))
+
+    backend = LocalBackend(tmp_path)
+    backend.put_bytes("file", b"x")
+    monkeypatch.setattr(os, "link", other)
+    backend.fetch("file", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"x"
 
 
 def test_files_are_opened_where_they_are(tmp_path: Path) -> None:

@@ -1,118 +1,112 @@
 from __future__ import annotations
 
-import threading
+import os
 from pathlib import Path
 
 import pytest
 
 from raysae.errors import StorageError
-from raysae.storage.local import LocalBackend
-from raysae.storage.posix import Posix
 from raysae.storage.removal import is_inside, prune, remove_inside
 
 
-def test_a_file_is_removed_and_one_that_is_not_there_is_no_error(tmp_path: Path) -> None:
-    (tmp_path / "a b" / "ü").mkdir(parents=True)
-    (tmp_path / "a b" / "ü" / "file").write_bytes(b"x")
-    remove_inside(tmp_path, "a b/ü/file")
-    remove_inside(tmp_path, "a b/ü/file")
-    remove_inside(tmp_path, "none/such/file")
-    assert list((tmp_path / "a b" / "ü").iterdir()) == []
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A root with a file, beside it a directory that is none of its business."""
+    for name in ("root/a/b/file", "outside/file", "outside/deep/file"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    return tmp_path / "root"
 
 
-def test_a_link_is_removed_and_what_it_leads_to_is_not(tmp_path: Path) -> None:
-    (tmp_path / "precious").write_bytes(b"x")
-    (tmp_path / "s").mkdir()
-    (tmp_path / "s" / "link").symlink_to(tmp_path / "precious")
-    remove_inside(tmp_path / "s", "link")
-    assert (tmp_path / "precious").exists()
-    assert not (tmp_path / "s" / "link").is_symlink()
+def outside(root: Path) -> list[str]:
+    return sorted(path.name for path in (root.parent / "outside").rglob("*"))
 
 
-@pytest.mark.parametrize("key", ["link/file", "a/link/file", "a/link/b/file"])
-def test_nothing_is_removed_through_a_link(tmp_path: Path, key: str) -> None:
-    root, elsewhere = tmp_path / "s", tmp_path / "elsewhere"
-    (elsewhere / "b").mkdir(parents=True)
-    (root / "a").mkdir(parents=True)
-    for name in ("file", "b/file"):
-        (elsewhere / name).write_bytes(b"x")
-    for name in ("link", "a/link"):
-        (root / name).symlink_to(elsewhere)
-    assert not is_inside(root, key)
-    with pytest.raises(StorageError, match="reached through a symbolic link"):
+def test_a_file_is_removed_and_its_directory_stays(root: Path) -> None:
+    for _ in range(2):
+        remove_inside(root, "a/b/file")
+        assert not (root / "a" / "b" / "file").exists()
+    assert (root / "a" / "b").is_dir()
+
+
+@pytest.mark.parametrize("key", ["none", "none/none", "a/none/file"])
+def test_what_is_not_there_is_removed(root: Path, key: str) -> None:
+    remove_inside(root, key)
+    remove_inside(root / "no-storage", key)
+    assert (root / "a" / "b" / "file").exists()
+
+
+@pytest.mark.parametrize("link", ["a/link", "a/b"])
+def test_nothing_is_removed_through_a_link(root: Path, link: str) -> None:
+    if (root / link).is_dir():
+        (root / link / "file").unlink()
+        (root / link).rmdir()
+    (root / link).symlink_to(root.parent / "outside")
+    before = outside(root)
+    for below in ("file", "deep/file"):
+        with pytest.raises(StorageError, match=r"through a symbolic link, so it is left alone"):
+            remove_inside(root, f"{link}/{below}")
+    assert outside(root) == before
+    assert not is_inside(root, link)
+    assert not is_inside(root, f"{link}/deep")
+
+
+def test_a_link_is_removed_itself(root: Path) -> None:
+    (root / "link").symlink_to(root.parent / "outside" / "file")
+    before = outside(root)
+    remove_inside(root, "link")
+    assert not (root / "link").is_symlink()
+    assert outside(root) == before
+
+
+def test_a_root_may_be_reached_through_a_link(root: Path) -> None:
+    (root.parent / "way").symlink_to(root)
+    assert is_inside(root.parent / "way", "a/b")
+    remove_inside(root.parent / "way", "a/b/file")
+    assert not (root / "a" / "b" / "file").exists()
+
+
+def test_what_the_system_refuses_names_the_file(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(name: str, dir_fd: int) -> None:
+        raise PermissionError(13, "Permission denied", name)
+
+    monkeypatch.setattr(os, "unlink", denied)
+    with pytest.raises(PermissionError) as error:
+        remove_inside(root, "a/b/file")
+    assert error.value.filename == str(root / "a" / "b" / "file")
+
+
+def test_descriptors_are_closed(root: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    (root / "link").symlink_to(root)
+    for key in ("a/b/file", "none/x", "a/none"):
         remove_inside(root, key)
-    prune(root, key.rpartition("/")[0])
-    assert (elsewhere / "file").exists()
-    assert (elsewhere / "b" / "file").exists()
+    with pytest.raises(StorageError):
+        remove_inside(root, "link/a")
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
 
-def test_a_root_that_is_a_link_itself_is_what_the_user_named(tmp_path: Path) -> None:
-    (tmp_path / "disk").mkdir()
-    (tmp_path / "disk" / "file").write_bytes(b"x")
-    (tmp_path / "s").symlink_to(tmp_path / "disk")
-    assert is_inside(tmp_path / "s", "file")
-    remove_inside(tmp_path / "s", "file")
-    assert not (tmp_path / "disk" / "file").exists()
+def test_empty_directories_go_and_others_stay(root: Path) -> None:
+    (root / "e" / "mpty" / "deep").mkdir(parents=True)
+    prune(root, "e/mpty")
+    assert (root / "e").is_dir()
+    assert not (root / "e" / "mpty").exists()
+    prune(root, "")
+    assert not (root / "e").exists()
+    assert (root / "a" / "b" / "file").exists()
+    (root / "a" / "b" / "file").unlink()
+    prune(root, "a")
+    assert list(root.iterdir()) == []
+    prune(root, "none")
 
 
-def test_empty_directories_are_pruned_and_others_stay(tmp_path: Path) -> None:
-    (tmp_path / "a" / "empty" / "er").mkdir(parents=True)
-    (tmp_path / "a" / "full").mkdir()
-    (tmp_path / "a" / "full" / "file").write_bytes(b"")
-    prune(tmp_path, "a")
-    assert sorted(path.name for path in (tmp_path / "a").rglob("*")) == ["file", "full"]
-    (tmp_path / "a" / "full" / "file").unlink()
-    prune(tmp_path, "a")
-    assert list(tmp_path.iterdir()) == []
-
-
-class Raced(Posix):
-    """Another process prunes right before a file is written into a new directory."""
-
-    def __init__(self, root: Path, times: int) -> None:
-        self.root, self.times = root, times
-
-    def write(self, path: Path, data: bytes) -> None:
-        if self.times:
-            self.times -= 1
-            prune(self.root, "a")
-        super().write(path, data)
-
-    def make_directory(self, directory: Path) -> None:
-        if self.times and directory.name == "b":
-            self.times -= 1
-            prune(self.root, "a")
-        super().make_directory(directory)
-
-
-@pytest.mark.parametrize("times", range(5))
-def test_a_writer_whose_directory_is_pruned_makes_it_again(tmp_path: Path, times: int) -> None:
-    backend = LocalBackend(tmp_path, Raced(tmp_path, times))
-    backend.put_bytes("a/b/bytes", b"1")
-    assert LocalBackend(tmp_path).read("a/b/bytes") == b"1"
-    LocalBackend(tmp_path).remove(["a/b/bytes"])
-    backend = LocalBackend(tmp_path, Raced(tmp_path, times))
-    assert backend.create("a/b/mark", b"2")
-    LocalBackend(tmp_path).remove(["a/b/mark"])
-    backend = LocalBackend(tmp_path, Raced(tmp_path, min(times, 1)))
-    assert backend.scratch("a/b/c/file").parent.is_dir()
-
-
-def test_writers_and_a_pruner_at_the_same_time(tmp_path: Path) -> None:
-    stop = threading.Event()
-
-    def prune_on() -> None:
-        while not stop.is_set():
-            prune(tmp_path, "a")
-
-    pruner = threading.Thread(target=prune_on)
-    pruner.start()
-    try:
-        backend = LocalBackend(tmp_path)
-        for number in range(30):
-            backend.put_bytes(f"a/{number}/b/file", b"x")
-            assert backend.create(f"a/{number}/c/mark", b"x")
-            backend.remove([f"a/{number}/b/file", f"a/{number}/c/mark"])
-    finally:
-        stop.set()
-        pruner.join()
+def test_links_are_not_followed_when_empty_directories_go(root: Path) -> None:
+    empty = root.parent / "outside" / "empty"
+    empty.mkdir()
+    (root / "link").symlink_to(root.parent / "outside")
+    for prefix in ("", "link", "link/empty"):
+        prune(root, prefix)
+    assert empty.is_dir()
+    assert (root / "link").is_symlink()

@@ -11,7 +11,7 @@ from raysae.storage import Directory, storage_at
 from raysae.storage.filesystems import object_filesystem
 from raysae.storage.s3_requests import S3Requests
 from raysae.storage.uris import ObjectUri
-from tests.storage.conftest import BUCKET
+from tests.conftest import S3_BUCKET as BUCKET
 
 
 @pytest.fixture

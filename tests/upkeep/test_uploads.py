@@ -8,7 +8,7 @@ from raysae.storage import MARKER, Upload, open_storage
 from raysae.storage.filesystems import object_filesystem
 from raysae.storage.objects import ObjectBackend
 from raysae.upkeep.collect import CollectSettings, run_collect
-from tests.storage.conftest import BUCKET
+from tests.conftest import S3_BUCKET as BUCKET
 
 
 def test_old_uploads_are_given_up(s3_server: str, capsys: pytest.CaptureFixture[str]) -> None:

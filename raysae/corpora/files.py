@@ -1,0 +1,125 @@
+"""Lists of corpus files in columns: 100,000 of them cross to a worker as a few arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+
+_SCHEMA = pa.schema(
+    [
+        ("name", pa.string()),
+        ("size", pa.int64()),
+        ("fingerprint", pa.string()),
+        ("rows", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusFile:
+    """One Parquet file of a corpus.
+
+    Attributes:
+        uri: Where it lies: an absolute local path, or a URI with its scheme; no part of the
+            content. Every character stands for itself, nothing is percent-encoded.
+        name: Path below the corpus directory, with forward slashes.
+        size: Bytes.
+        fingerprint: Says what it holds, see `raysae.corpora.fingerprints`.
+        rows: Rows that are used: all of them, unless `max_rows` cut the corpus here.
+    """
+
+    uri: str
+    name: str
+    size: int
+    fingerprint: str
+    rows: int
+
+    @property
+    def is_local(self) -> bool:
+        """Whether `uri` is a path of this machine's file systems."""
+        return self.uri.startswith("/")
+
+
+class CorpusFiles(Sequence[CorpusFile]):
+    """Files below one directory or prefix, in order of their names.
+
+    It holds columns and makes a `CorpusFile` when asked for one. Pickled it has about 100 bytes and
+    a name for each file, and with pickle's protocol 5 a process on the same node shares the arrays.
+    """
+
+    def __init__(self, root: str, columns: pa.RecordBatch) -> None:
+        """Wrap columns in the order and types of `of`."""
+        self._root = root
+        self._columns = columns
+
+    @classmethod
+    def of(
+        cls,
+        root: str,
+        names: Iterable[str],
+        sizes: Iterable[int],
+        fingerprints: Iterable[str],
+        rows: Iterable[int],
+    ) -> CorpusFiles:
+        """Build the list from its columns.
+
+        Args:
+            root: What the URIs begin with, without a slash at its end.
+            names: Paths below `root`.
+            sizes: Bytes of each file.
+            fingerprints: Of each file.
+            rows: Rows used of each file.
+        """
+        columns = [
+            pa.array(values, field.type)
+            for values, field in zip((names, sizes, fingerprints, rows), _SCHEMA, strict=True)
+        ]
+        return cls(root, pa.RecordBatch.from_arrays(columns, schema=_SCHEMA))
+
+    @property
+    def rows_n(self) -> np.ndarray:
+        """Rows used of each file, int64."""
+        return np.asarray(self._columns.column("rows"))
+
+    def __len__(self) -> int:
+        return int(self._columns.num_rows)
+
+    @overload
+    def __getitem__(self, index: int) -> CorpusFile: ...
+    @overload
+    def __getitem__(self, index: slice) -> CorpusFiles: ...
+    def __getitem__(self, index: int | slice) -> CorpusFile | CorpusFiles:
+        """Return one file, or the list of some."""
+        if isinstance(index, slice):
+            kept = pa.array(range(*index.indices(len(self))), pa.int64())
+            return CorpusFiles(self._root, self._columns.take(kept))
+        position = range(len(self))[index]
+        return self._file(*(column[position].as_py() for column in self._columns.columns))
+
+    def __iter__(self) -> Iterator[CorpusFile]:
+        for values in zip(*(column.to_pylist() for column in self._columns.columns), strict=True):
+            yield self._file(*values)
+
+    def _file(self, name: str, size: int, fingerprint: str, rows: int) -> CorpusFile:
+        return CorpusFile(below(self._root, name), name, size, fingerprint, rows)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, CorpusFiles):
+            return NotImplemented
+        return self._root == other._root and bool(self._columns.equals(other._columns))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return what is content: name, size, fingerprint and rows of each file."""
+        rows: list[dict[str, Any]] = self._columns.to_pylist()
+        return rows
+
+
+def below(root: str, name: str) -> str:
+    """Return the URI or path of a file below a root."""
+    return f"/{name}" if root == "/" else f"{root}/{name}"

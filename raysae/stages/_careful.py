@@ -1,0 +1,153 @@
+"""A shard's rows one by one in a child process, so that a row that kills it is a rejected row.
+
+For shards that killed their process before (`raysae.artifacts.Attempts`): decoding what anyone may
+have put into a corpus can crash, never end, or take all memory. Rows that do no harm come out as
+they do without a child. The forward pass is not tried: only an actor has the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from raysae.artifacts import ShardSpec
+from raysae.corpora import Corpus
+from raysae.sample import Rejection, Sample
+from raysae.stages._child import Work
+from raysae.stages._trials import LIMITS, Limits, Loss, Trials
+
+if TYPE_CHECKING:
+    # A child that reads rows needs no torch, which takes seconds to import.
+    from raysae.models import HiddenStateModel, ModelSettings
+
+
+def careful_read(
+    corpus: Corpus,
+    shard: ShardSpec,
+    ordinals: Sequence[int] | None = None,
+    limits: Limits = LIMITS,
+) -> list[Sample | Rejection]:
+    """Read and validate a shard's rows in a child process, one after another.
+
+    The shard is read at once, as without a child; should that already kill the child, row by row.
+    Then a damaged page costs the rows that cannot be read without it.
+
+    Args:
+        corpus: Where the shard was cut from; pickled, so its class must be importable.
+        shard: The rows.
+        ordinals: Only these of them, in this order; None means all.
+        limits: What a child may take.
+
+    Returns:
+        Per row what `Corpus.samples` makes of it, or a `Rejection` with the reason
+        `crashes-decoder` or `decoder-timeout`.
+
+    Raises:
+        RaysaeError: No child could be started.
+        DataError: As `Corpus.read`.
+    """
+    if ordinals is None:
+        ordinals = range(shard.first_ordinal, shard.first_ordinal + shard.rows)
+    samples: list[Sample | Rejection] = []
+    at_once = True
+    with Trials(_Reading(corpus, shard), limits) as trials:
+        for ordinal in ordinals:
+            outcome = trials.run((ordinal, at_once), limits.load_s if at_once else limits.row_s)
+            if at_once and isinstance(outcome, Loss) and outcome.loading:
+                at_once = False
+                outcome = trials.run((ordinal, at_once), limits.row_s)
+            if isinstance(outcome, Loss):
+                done = "read" if outcome.loading else "decoded"
+                sample_id = corpus.snapshot.sample_id(ordinal)
+                outcome = _rejection(sample_id, ordinal, outcome, done)
+            samples.append(outcome)
+    return samples
+
+
+def reject_deadly(
+    settings: ModelSettings, rows: Sequence[Sample | Rejection], limits: Limits = LIMITS
+) -> list[Sample | Rejection]:
+    """Find the samples that kill `HiddenStateModel.prepare`, with a model without weights.
+
+    What `prepare` raises is left to the caller, who will meet it too.
+
+    Args:
+        settings: The model that the samples are for.
+        rows: Samples; rejections are passed on.
+        limits: What a child may take.
+
+    Returns:
+        The rows in their order, each deadly sample replaced by a `Rejection` with the reason
+        `crashes-decoder` or `decoder-timeout`.
+
+    Raises:
+        RaysaeError: No child could be started.
+    """
+    kept: list[Sample | Rejection] = []
+    with Trials(_Preparing(settings), limits) as trials:
+        for row in rows:
+            outcome = None if isinstance(row, Rejection) else trials.run(row)
+            if isinstance(outcome, Loss):
+                kept.append(_rejection(row.sample_id, row.ordinal, outcome, "prepared"))
+            else:
+                kept.append(row)
+    return kept
+
+
+def _rejection(sample_id: str, ordinal: int, loss: Loss, done: str) -> Rejection:
+    return Rejection(
+        sample_id, ordinal, loss.reason, f"the child process that {done} it {loss.detail}"
+    )
+
+
+class _Reading(Work):
+    """Rows of a shard by ordinal; a request says besides whether to read all of them at once."""
+
+    def __init__(self, corpus: Corpus, shard: ShardSpec) -> None:
+        self._corpus = corpus
+        self._shard = shard
+        self._read: tuple[int, int] | None = None
+        self._table: pa.Table = None
+
+    def load(self, request: tuple[int, bool]) -> None:
+        ordinal, at_once = request
+        row = self._row(ordinal)
+        wanted = (self._shard.start, self._shard.stop) if at_once else (row, row + 1)
+        if self._read != wanted:
+            corpus = self._corpus
+            self._table = corpus.read(self._shard.file_index, *wanted, corpus.columns)
+            self._read = wanted
+
+    def work(self, request: tuple[int, bool]) -> Sample | Rejection:
+        assert self._read is not None
+        ordinal, _ = request
+        table = self._table.slice(self._row(ordinal) - self._read[0], 1)
+        (sample,) = self._corpus.samples(table, ordinal)
+        return sample
+
+    def _row(self, ordinal: int) -> int:
+        return self._shard.start + ordinal - self._shard.first_ordinal
+
+
+class _Preparing(Work):
+    """Samples made ready for a model, and forgotten."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        self._settings = settings
+        self._model: HiddenStateModel | None = None
+
+    def start(self) -> None:
+        from raysae.models import load_hidden_state_model
+
+        self._model = load_hidden_state_model(self._settings, "meta")
+
+    def work(self, request: Sample) -> None:
+        assert self._model is not None
+        try:
+            self._model.prepare(request)
+        except MemoryError:
+            raise
+        except Exception:
+            return

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysae.artifacts import LiveGroup, Manifests
+from raysae.artifacts import manifests as module
+from raysae.artifacts.manifest_file import as_rows
+from raysae.artifacts.manifests import replaced
+from raysae.errors import DataError, StorageError
+from raysae.storage import Directory
+from tests.artifacts.scores import Hooked, unsynced
+from tests.counted_s3 import CountedS3
+
+Range = tuple[str, int, int]
+
+
+def live(lineage: str, start: int, stop: int, corpus: str = "c") -> LiveGroup:
+    name = f"data/{corpus}/{lineage}-{start}-{stop}.parquet"
+    return LiveGroup(corpus, "l0", lineage, start, stop, name, stop - start, 1000, "ab" * 32)
+
+
+def table(*ranges: Range) -> pa.Table:
+    return as_rows([live(*one) for one in ranges])
+
+
+@pytest.fixture
+def manifests(tmp_path: Path) -> Manifests:
+    return Manifests(unsynced(tmp_path) / "manifests")
+
+
+def test_nothing_was_published_yet(manifests: Manifests) -> None:
+    assert manifests.numbers() == []
+    assert manifests.latest().number == 0
+    assert list(manifests.latest()) == []
+    assert manifests.append(as_rows([])) == 0
+    assert manifests.numbers() == []
+
+
+def test_manifests_are_numbered_and_know_their_parents(manifests: Manifests) -> None:
+    assert [manifests.append(table(("x", n, n + 1))) for n in range(3)] == [1, 2, 3]
+    assert manifests.numbers() == [1, 2, 3]
+    assert [manifests.read(n).parent for n in (1, 2, 3)] == [0, 1, 2]
+    assert [manifests.read(n).rows for n in (1, 2, 3)] == [1, 2, 3]
+    assert manifests.latest().number == 3
+
+
+def test_rows_are_sorted_and_never_changed(manifests: Manifests) -> None:
+    manifests.append(table(("y", 4, 8), ("x", 10, 12), ("y", 0, 4), ("x", 9, 10)))
+    before = manifests.directory.read_bytes("00000001.parquet")
+    assert [row.path for row in manifests.latest()] == [
+        "data/c/x-9-10.parquet",
+        "data/c/x-10-12.parquet",
+        "data/c/y-0-4.parquet",
+        "data/c/y-4-8.parquet",
+    ]
+    manifests.append(table(("a", 0, 1)))
+    assert manifests.directory.read_bytes("00000001.parquet") == before
+
+
+def test_what_is_live_already_makes_no_new_manifest(manifests: Manifests) -> None:
+    manifests.append(table(("x", 0, 4), ("x", 4, 8)))
+    assert manifests.append(table(("x", 4, 8))) == 1
+    assert manifests.append(as_rows([])) == 1
+    assert manifests.numbers() == [1]
+
+
+def test_other_files_beside_them_are_not_read(manifests: Manifests) -> None:
+    manifests.append(table(("x", 0, 4)))
+    for name in (".tmp-00000009.parquet", "00000009.json", "9.parquet", "000000009.parquet", "a/b"):
+        manifests.directory.put_bytes(name, b"")
+    assert manifests.latest().number == 1
+
+
+def test_the_highest_number_counts_beyond_eight_digits(manifests: Manifests) -> None:
+    for number, rows in ((99_999_999, table(("x", 0, 1))), (100_000_000, table(("y", 0, 1)))):
+        name = f"{number:08d}.parquet"
+        manifests.directory.put_bytes(name, module.encode(rows, number, number - 1))
+    assert manifests.latest().number == 100_000_000
+    assert manifests.append(table(("z", 0, 1))) == 100_000_001
+
+
+def test_a_run_that_was_overtaken_starts_from_the_other_ones_manifest(tmp_path: Path) -> None:
+    """Another run publishes between this run's reading of the manifests and its writing."""
+    backend = Hooked(tmp_path)
+
+    def overtake(key: str) -> None:
+        backend.before_create = lambda key: None
+        Manifests(Directory(backend)).append(table(("other", 0, 4)))
+
+    backend.before_create = overtake
+    manifests = Manifests(Directory(backend))
+    assert manifests.append(table(("x", 0, 4))) == 2
+    assert [row.lineage for row in manifests.latest()] == ["other", "x"]
+
+
+def test_a_run_that_is_always_overtaken_gives_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_ATTEMPTS", 3)
+    backend = Hooked(tmp_path)
+    manifests = Manifests(Directory(backend))
+    monkeypatch.setattr(Hooked, "create", lambda *_: False)
+    with pytest.raises(StorageError, match=r"other runs published .* 3 times"):
+        manifests.append(table(("x", 0, 4)))
+
+
+def test_a_manifest_removed_while_it_is_opened_was_not_the_latest_any_more(
+    manifests: Manifests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifests.append(table(("x", 0, 4)))
+    manifests.append(table(("y", 0, 4)))
+    listings = iter([[1, 2, 3], [1, 2]])
+    monkeypatch.setattr(Manifests, "numbers", lambda _: next(listings))
+    assert manifests.latest().number == 2
+
+
+def test_a_listing_that_never_comes_true_is_an_error(
+    manifests: Manifests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Manifests, "numbers", lambda _: [1])
+    with pytest.raises(StorageError, match="lists manifests that are not there"):
+        manifests.latest()
+
+
+def test_a_damaged_manifest_is_named_and_the_one_before_it_is_found_without_it(
+    manifests: Manifests,
+) -> None:
+    for lineage in "xy":
+        manifests.append(table((lineage, 0, 4)))
+    manifests.directory.put_bytes("00000002.parquet", b"{")
+    for use in (manifests.latest, lambda: manifests.append(table(("z", 0, 4)))):
+        with pytest.raises(DataError, match=r"00000002\.parquet is damaged .*; delete it"):
+            use()
+    manifests.directory.delete("00000002.parquet")
+    assert [row.lineage for row in manifests.latest()] == ["x"]
+
+
+def test_opening_takes_two_requests_and_publishing_three(s3: CountedS3) -> None:
+    manifests = Manifests(s3.root("manifests") / "of-a-table")
+    manifests.append(table(("x", 0, 4)))
+    s3.requests.clear()
+    manifests.latest()
+    assert s3.requests == {"LIST": 1, "GET": 1}
+    s3.requests.clear()
+    manifests.append(table(("y", 0, 4)))
+    assert s3.requests == {"LIST": 1, "GET": 1, "PUT": 1}
+
+
+# -- what replaces what
+
+RANGES = st.tuples(st.sampled_from("xyz"), st.integers(0, 20), st.integers(1, 6)).map(
+    lambda one: (one[0], one[1], one[1] + one[2])
+)
+
+
+def rows_of(one: Range) -> set[tuple[str, int]]:
+    return {(one[0], row) for row in range(one[1], one[2])}
+
+
+def disjoint(ranges: list[Range]) -> list[Range]:
+    """Keep, of ranges in order, those that share no row with one kept before."""
+    kept: list[Range] = []
+    for one in ranges:
+        if not any(rows_of(one) & rows_of(other) for other in kept):
+            kept.append(one)
+    return kept
+
+
+@given(st.lists(RANGES, max_size=12), st.lists(RANGES, max_size=12))
+def test_replacing_equals_comparing_every_pair_row_by_row(
+    before: list[Range], after: list[Range]
+) -> None:
+    old, new = disjoint(before), disjoint(after)
+    kept = [one for one in old if not any(rows_of(one) & rows_of(other) for other in new)]
+    expected = sorted([*kept, *new])
+    assert replaced(table(*old), table(*new)).equals(table(*expected))
+
+
+@given(st.lists(RANGES, min_size=2, max_size=8, unique=True))
+def test_rows_published_twice_at_once_are_refused(ranges: list[Range]) -> None:
+    if disjoint(ranges) == ranges:
+        replaced(table(), table(*ranges))
+    else:
+        with pytest.raises(DataError, match="hold the same rows; publish one of them"):
+            replaced(table(), table(*ranges))
+
+
+def test_huge_row_numbers_do_not_overflow() -> None:
+    far = 2**62
+    old = table(("x", far, far + 4), ("y", far, far + 4))
+    assert replaced(old, table(("x", far + 3, far + 9)))["lineage"].to_pylist() == ["x", "y"]
+    assert len(replaced(old, table(("x", far + 4, far + 9)))) == 3
+
+
+def test_many_row_groups_of_one_file_take_no_time_that_grows_with_their_square() -> None:
+    """Comparing every pair of 40,000 would take minutes."""
+    order = list(range(40_000))
+    random.Random(0).shuffle(order)
+    old = table(*(("x", 2 * n, 2 * n + 2) for n in order))
+    new = table(*(("x", 2 * n + 1, 2 * n + 3) for n in order[:20_000]))
+    started = time.monotonic()
+    merged = replaced(old, new)
+    assert time.monotonic() - started < 20
+    assert sum(stop - start for start, stop in _bounds(merged)) <= 80_002
+
+
+def _bounds(rows: pa.Table) -> list[tuple[int, int]]:
+    return list(zip(rows["start"].to_pylist(), rows["stop"].to_pylist(), strict=True))

@@ -1,0 +1,27 @@
+"""A corpus that reads Align-Anything's columns and dies where a question says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from raysae.corpora.align_anything import AlignAnythingCorpus
+from raysae.sample import Rejection, Sample
+from tests.cluster.crashing.deaths import die_if_told
+
+
+class CrashingCorpus(AlignAnythingCorpus):
+    """Align-Anything's columns; some rows kill."""
+
+    def read(self, *arguments: Any, **options: Any) -> pa.Table:
+        table = super().read(*arguments, **options)
+        for question in table.column("question").to_pylist():
+            die_if_told("read", question or "")
+        return table
+
+    def samples(self, table: pa.Table, first_ordinal: int) -> Iterator[Sample | Rejection]:
+        for row in range(table.num_rows):
+            die_if_told("samples", table.column("question")[row].as_py() or "")
+            yield from super().samples(table.slice(row, 1), first_ordinal + row)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysae.corpora import CorpusFile, CorpusFiles, CorpusSnapshot
+
+FILES = st.lists(
+    st.builds(
+        lambda name, size, fingerprint, rows: CorpusFile(
+            f"/root/{name}", name, size, fingerprint, rows
+        ),
+        st.text(st.characters(codec="utf-8"), min_size=1),
+        st.integers(0, 2**62),
+        st.text(st.characters(codec="ascii"), max_size=64),
+        st.integers(0, 2**40),
+    )
+)
+
+
+def columns_of(files: list[CorpusFile], root: str = "/root") -> CorpusFiles:
+    return CorpusFiles.of(
+        root,
+        [file.name for file in files],
+        [file.size for file in files],
+        [file.fingerprint for file in files],
+        [file.rows for file in files],
+    )
+
+
+@given(FILES, st.slices(10))
+def test_columns_hold_what_a_list_holds(files: list[CorpusFile], part: slice) -> None:
+    columns = columns_of(files)
+    assert list(columns) == files
+    assert len(columns) == len(files)
+    assert [columns[index] for index in range(-len(files), len(files))] == files + files
+    assert list(columns[part]) == files[part]
+    assert pickle.loads(pickle.dumps(columns)) == columns
+    assert columns.rows_n.tolist() == [file.rows for file in files]
+    assert [row["name"] for row in columns.to_json()] == [file.name for file in files]
+
+
+def test_an_index_outside_is_an_error() -> None:
+    with pytest.raises(IndexError):
+        columns_of([])[0]
+
+
+def test_the_root_counts_for_uris_only() -> None:
+    file = CorpusFile("/a.parquet", "a.parquet", 1, "f", 2)
+    (local,) = columns_of([file], "/")
+    (remote,) = columns_of([file], "s3://bucket/x")
+    assert (local.uri, local.is_local) == ("/a.parquet", True)
+    assert (remote.uri, remote.is_local) == ("s3://bucket/x/a.parquet", False)
+    assert columns_of([file], "/") != columns_of([file], "/other")
+    assert columns_of([file], "/").to_json() == columns_of([file], "/other").to_json()
+
+
+def test_a_snapshot_of_many_files_pickles_small() -> None:
+    count = 100_000
+    names = [f"train-{number:05}-of-{count}.parquet" for number in range(count)]
+    files = CorpusFiles.of("/data", names, range(count), ["ab" * 32] * count, [3] * count)
+    snapshot = CorpusSnapshot("x", files)
+    assert snapshot.rows == 3 * count
+    assert snapshot.locate(3 * count - 1) == (count - 1, 2)
+    pickled = pickle.dumps(snapshot)
+    assert len(pickled) < 13 * 2**20
+    copy = pickle.loads(pickled)
+    assert copy == snapshot
+    assert np.array_equal(copy.files.rows_n, files.rows_n)
