@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import Any, NamedTuple
 
 from raysae.artifacts.attempts import ATTEMPTS, Attempts
@@ -23,8 +24,8 @@ from raysae.artifacts.files import (
     records_to_json,
 )
 from raysae.artifacts.ids import content_id, plain
-from raysae.artifacts.marks import Mark, ShardState, read_mark, read_marks, write_mark
-from raysae.artifacts.shard_list import listed_files, write_shard_list
+from raysae.artifacts.marks import Mark, ShardState, mark_name, read_mark, read_marks, write_mark
+from raysae.artifacts.shard_list import shard_files, write_shard_list
 from raysae.artifacts.shards import ShardSpec
 from raysae.artifacts.versions import package_versions
 from raysae.errors import DataError, StorageError
@@ -32,6 +33,8 @@ from raysae.storage import FORMAT_VERSION, Directory, is_temporary, to_json
 
 SPEC_FILE = "spec.json"
 METADATA_FILE = "metadata.json"
+
+_LOOKED_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -119,24 +122,39 @@ class Artifact:
         self.directory.put_bytes(SPEC_FILE, content)
 
     def is_finished(self) -> bool:
-        """Whether all of it is there: `metadata.json`, and every file that it and its shards list.
+        """Whether all of it is there: `metadata.json`, what it lists, its shards' files and marks.
 
         Raises:
             DataError: It is there, but for another specification, or cannot be read.
         """
+        files = self._listed()
+        return files is not None and self._is_there(files)
+
+    def _listed(self) -> list[FileRecord] | None:
+        """Return the files that `metadata.json` lists; None if it is not there."""
         try:
             metadata = self.directory.read_json(METADATA_FILE)
         except FileNotFoundError:
-            return False
+            return None
         self._compare(METADATA_FILE, metadata)
         try:
-            own = records_from_json(metadata["files"])
+            return records_from_json(metadata["files"])
         except (KeyError, TypeError) as error:
             where = self.directory.describe(METADATA_FILE)
             raise DataError(f"{where} lists no files; delete it and run again.") from error
-        if not all_there(self.directory, own):
+
+    def _is_there(self, files: Sequence[FileRecord]) -> bool:
+        """Whether files that `metadata.json` lists are there, and what their table lists."""
+        if not all_there(self.directory, files):
             return False
-        return all(all_there(self.directory, part) for part in listed_files(self.directory, own))
+        listed = shard_files(self.directory, files)
+        while part := list(islice(listed, _LOOKED_AT_ONCE)):
+            marks = [mark_name(shard) for shard in dict.fromkeys(one.shard for one in part)]
+            if None in self.directory.sizes(marks):
+                return False
+            if not all_there(self.directory, (one.file for one in part)):
+                return False
+        return True
 
     def _compare(self, name: str, stored: Mapping[str, Any]) -> None:
         """Raise DataError if what a file holds is not this specification."""
@@ -209,7 +227,7 @@ class Artifact:
     ) -> None:
         """Write `metadata.json`, the last file: the artifact is finished.
 
-        Of two runs at once the first one's stays.
+        Of two runs at once the first one's stays, unless it lists other files than are there now.
 
         Args:
             content: Resolved settings of the run, counts, timings.
@@ -233,7 +251,9 @@ class Artifact:
             **plain(content),
         }
         data = to_json(metadata)
-        if not self.directory.create(METADATA_FILE, data) and not self.is_finished():
+        if not self.directory.create(METADATA_FILE, data) and (
+            self._listed() != own or not self._is_there(own)
+        ):
             self.directory.put_bytes(METADATA_FILE, data)
         self._forget_attempts()
 

@@ -254,7 +254,9 @@ class ObjectBackend:
             raise FileNotFoundError(self.describe(key))
         for start in range(0, size, _PIECE_BYTES):
             stop = min(start + _PIECE_BYTES, size)
-            piece: bytes = self._do("read", key, partial(self._fs.cat_file, path, start, stop))
+            piece: bytes = self._do(
+                "read", key, partial(self._fs.cat_file, path, start=start, end=stop)
+            )
             yield piece
 
     def open_copy(self, key: str) -> int:

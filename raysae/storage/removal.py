@@ -33,7 +33,10 @@ def remove_inside(root: Path, key: str) -> None:
         OSError: The system refused.
     """
     *parents, name = key.split("/")
-    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return
     try:
         for part in parents:
             try:

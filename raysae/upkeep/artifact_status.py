@@ -77,8 +77,9 @@ def artifact_status(found: Found) -> ArtifactStatus:
         status.state = "unreadable"
         status.problems.append(str(error).rstrip("."))
         return status
-    if found.metadata is not None and 0 < survey.marks < listed.shards:
-        problems.append(f"{listed.shards - survey.marks:,} shards have no mark any more")
+    if found.metadata is not None and survey.marks < listed.shards:
+        lost = counted(listed.shards - survey.marks, "mark")
+        problems.append(f"{lost} of {listed.shards:,} shards are missing")
     status.problems += _shortened(problems)
     if found.metadata is not None:
         status.state = "damaged" if problems else "finished"

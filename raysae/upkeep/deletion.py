@@ -7,7 +7,7 @@ table: manifests first, the oldest first, then marks, then data files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -51,31 +51,28 @@ class Deletion:
 
     def run(self) -> Iterator[Item]:
         """Delete, and yield each item once it is gone."""
-        artifacts_ = [item for item in self.plan.items if not item.names and not item.uploads]
-        artifacts_ = self._unfinish(artifacts_)
-        for item in [*artifacts_, *(item for item in self.plan.items if item.names)]:
-            try:
-                if item.reason == SCORE_FILES:
-                    continue
-                if item.names:
-                    self._remove(self.root / item.name, item.names)
-                    gone = True
-                else:
-                    gone = self._delete_artifact(self.root / item.name)
-                (self.root / item.name).prune()
-            except RaysaeError as error:
-                self.failed[item.name] = str(error).rstrip(".")
-                continue
-            if gone:
+        whole = [item for item in self.plan.items if not item.names and not item.uploads]
+        for item in self._unfinish(whole):
+            yield from self._try(item, self._delete_artifact)
+        for item in self.plan.items:
+            if item.names and item.reason != SCORE_FILES:
+                yield from self._try(item, self._delete_files)
+        yield from self._scores()
+        for item in self.plan.items:
+            if item.uploads:
+                yield from self._try(item, self._abort_uploads)
+        for name in self.plan.empty:
+            (self.root / name).prune()
+
+    def _try(self, item: Item, delete: Callable[[Item], bool]) -> Iterator[Item]:
+        """Delete an item, and yield it if it is gone; note why if it is not."""
+        try:
+            if delete(item):
                 yield item
             else:
                 self.spared.append(item.name)
-                if item.name in self._taken:
-                    (self.root / item.name).create(METADATA_FILE, self._taken[item.name])
-        yield from self._scores()
-        yield from self._uploads()
-        for name in self.plan.empty:
-            (self.root / name).prune()
+        except RaysaeError as error:
+            self.failed[item.name] = str(error).rstrip(".")
 
     def _unfinish(self, items: Sequence[Item]) -> list[Item]:
         """Take `metadata.json` of what is finished away, and put it back where it is needed.
@@ -127,20 +124,33 @@ class Deletion:
                 nodes[name] = replace(node, young=before.young or node.finished != before.finished)
         return set(garbage(list(nodes.values()), rules_for(self.root, plan, self.keep, self.clock)))
 
-    def _delete_artifact(self, directory: Directory) -> bool:
+    def _delete_artifact(self, item: Item) -> bool:
         """Delete all files of an artifact; False if somebody began to write there meanwhile."""
-        marks, others, first = [], [], []
-        for entry in directory.entries():
-            if not self.clock.is_old(entry.modified):
-                return False
-            if entry.key == METADATA_FILE:
-                first.append(entry.key)
-            elif entry.key.endswith(MARK_SUFFIX):
-                marks.append(entry.key)
-            elif entry.key != SPEC_FILE and is_name(entry.key):
-                others.append(entry.key)
-        for names in (first, marks, others, [SPEC_FILE]):
-            self._remove(directory, names)
+        directory = self.root / item.name
+        there = list(directory.entries())
+        if any(not self.clock.is_old(entry.modified) for entry in there):
+            if item.name in self._taken:
+                directory.create(METADATA_FILE, self._taken[item.name])
+            return False
+        names = [entry.key for entry in there if is_name(entry.key)]
+        marks = {name for name in names if name.endswith(MARK_SUFFIX)}
+        for part in ({METADATA_FILE}, marks, {*names} - marks - {METADATA_FILE, SPEC_FILE}):
+            self._remove(directory, sorted(part))
+        if any(not self.clock.is_old(entry.modified) for entry in directory.entries()):
+            return False  # a run has begun it anew, and needs its `spec.json`
+        self._remove(directory, [SPEC_FILE])
+        directory.prune()
+        return True
+
+    def _delete_files(self, item: Item) -> bool:
+        """Delete files that are left in a directory."""
+        self._remove(self.root / item.name, item.names)
+        return True
+
+    def _abort_uploads(self, item: Item) -> bool:
+        """Give unfinished uploads up."""
+        for upload in item.uploads:
+            self.root.backend.abort_upload(upload)
         return True
 
     def _remove(self, directory: Directory, names: Iterable[str]) -> None:
@@ -159,7 +169,6 @@ class Deletion:
                 directory.remove([entry.key])
             for part in _row_groups(scores):
                 self._remove_row_groups(scores.newest, part)
-            directory.prune()
         except RaysaeError as error:
             self.failed[SCORES] = str(error).rstrip(".")
         else:
@@ -188,18 +197,6 @@ class Deletion:
         if used:
             raise StorageError(f"storage: a run has begun to score in {self.root}; collect later")
         self._remove(table.directory, [name for name in data if name not in listed])
-
-    def _uploads(self) -> Iterator[Item]:
-        """Give unfinished uploads up."""
-        for item in self.plan.items:
-            if item.uploads:
-                try:
-                    for upload in item.uploads:
-                        self.root.backend.abort_upload(upload)
-                except RaysaeError as error:
-                    self.failed[item.name] = str(error).rstrip(".")
-                else:
-                    yield item
 
 
 def _row_groups(scores: ScoreGarbage) -> Iterator[list[Entry]]:

@@ -10,9 +10,10 @@ import hashlib
 import io
 import json
 import random
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tests.storage.simulator import Process, State, Work, World, freeze
 SPEC = ArtifactSpec("things", 1, {"k": 3})
 PLAN = ShardPlan([3, 1], 2)
 BELOW = f"{SPEC.kind}/{SPEC.id}/"
+METADATA = f"{BELOW}metadata.json"
 OTHERS: State = {
     "raysae.json": b"{}",
     "things/other/metadata.json": b"{}",
@@ -61,7 +63,7 @@ def stage(bits: str) -> Work:
                 with publication.writing(f"{shard.name}-{CHECKSUM}.txt") as local:
                     local.write_bytes(rows_of(shard.name, bits))
                 made.mark_shard(shard.name, publication.records, {"rows": shard.rows})
-        made.finish({"rows": 4}, shards=PLAN)
+        made.finish({"rows": 4, "run": threading.current_thread().name}, shards=PLAN)
         return True
 
     return work
@@ -98,12 +100,12 @@ def check_always(state: State) -> None:
 
 def finished(state: State) -> bool:
     """Whether the artifact says so."""
-    return f"{BELOW}metadata.json" in state
+    return METADATA in state
 
 
 def _check_finished(state: State) -> None:
     """See that a finished artifact holds every row once."""
-    metadata = json.loads(state[f"{BELOW}metadata.json"])
+    metadata = json.loads(state[METADATA])
     if metadata["spec"] != json.loads(state[f"{BELOW}spec.json"])["spec"]:
         raise BrokenError("spec.json and metadata.json tell different things")
     (table,) = _files_of(metadata["files"], state, "metadata.json")
@@ -126,8 +128,16 @@ def check_end(state: State, undisturbed: State | None) -> None:
         raise BrokenError("a run ended, but the artifact is not finished")
     if undisturbed is not None:
         for name in sorted({*state, *undisturbed}):
-            if "/attempts/" not in name and state.get(name) != undisturbed.get(name):
+            if "/attempts/" not in name and _content(state, name) != _content(undisturbed, name):
                 raise BrokenError(f"{name} differs from an undisturbed run's")
+
+
+def _content(state: State, name: str) -> Any:
+    """Return what does not depend on which run it was that finished."""
+    data = state.get(name)
+    if data is None or name != METADATA:
+        return data
+    return {key: value for key, value in json.loads(data).items() if key != "run"}
 
 
 # -- The search
@@ -160,6 +170,7 @@ class Search:
     check: Callable[[State], None] = check_always
     undisturbed: State | None = None
     _numbers: Any = field(default_factory=count)
+    _checked: set[Any] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         if len({*self.bits, self.later_bits}) == 1:
@@ -168,7 +179,7 @@ class Search:
     def world(self, state: State, bits: Sequence[str]) -> World:
         """Return a new storage with processes that wait for their first step."""
         self.runs += 1
-        works = {f"{number}": stage(one) for number, one in enumerate(bits)}
+        works = {f"run {number}": stage(one) for number, one in enumerate(bits)}
         return self.make_world(self.place / f"{next(self._numbers)}", state, works)
 
     def _run_alone(self, state: State) -> State:
@@ -177,9 +188,10 @@ class Search:
         (process,) = world.processes
         try:
             while not process.ended:
-                self.check(world.visible())
+                self._check(world.visible())
                 self._advance(process)
             _raise_error_of(process)
+            self._check(world.visible())
             return world.visible()
         finally:
             world.close()
@@ -187,6 +199,13 @@ class Search:
     def _advance(self, process: Process, fault: Exception | None = None) -> None:
         process.advance(fault)
         self.steps += 1
+
+    def _check(self, state: State) -> None:
+        """Check what is there, if it is new."""
+        key = freeze(state)
+        if key not in self._checked:
+            self.check(state)
+            self._checked.add(key)
 
     def go_on(self, process: Process, fault: Exception | None = None) -> None:
         """Let a process carry out its step, and what follows that no other one can tell apart."""
@@ -197,6 +216,10 @@ class Search:
     def check_state(self, world: World) -> Any:
         """Check a state if it is new; return its key."""
         visible = world.visible()
+        if finished(self.start) is False and finished(visible):
+            if world.finished_with not in {None, visible[METADATA]}:
+                raise BrokenError("what was finished was written again")
+            world.finished_with = visible[METADATA]
         after = world.after_power_cut()
         for process in world.processes:
             _raise_error_of(process)
@@ -207,7 +230,7 @@ class Search:
             raise BrokenError("a run made the artifact, but a loss of power can undo it")
         for state in (visible, *after):
             self.check_storage(state)
-        about = tuple((process.step, process.history) for process in world.processes)
+        about = tuple((p.step, p.steps, p.history) for p in world.processes)
         return freeze(visible), frozenset(map(freeze, after)), about
 
     def check_storage(self, state: State) -> None:
@@ -216,9 +239,8 @@ class Search:
         if key in self.storages:
             return
         self.storages.add(key)
-        self.check(state)
+        self._check(state)
         end = self._run_alone(state)
-        self.check(end)
         check_end(end, self.undisturbed)
 
     def follow(self, schedule: Schedule, switches: int, faults: int) -> list[Schedule]:
@@ -236,7 +258,7 @@ class Search:
                     self.go_on(process)
             while True:
                 if len(done) >= len(schedule):
-                    key = self.check_state(world)
+                    key = (self.check_state(world), done[-1][0] if done else 0)
                     left = (switches - _switches(done)) * 10 + faults - _faults(done)
                     if self.states.get(key, -1) >= left:
                         break
@@ -252,11 +274,11 @@ class Search:
                     branches += [[*done, other] for other in choices[1:]]
                 done.append(choice)
                 self.go_on(world.processes[choice[0]], choice[1])
-            return branches
         except BrokenError as error:
             raise BrokenError(f"{error}; in {self.told(done)}") from error
         finally:
             world.close()
+        return branches
 
     def _choices(self, world: World, done: Schedule, switches: int, faults: int) -> Schedule:
         """Return what may happen next; the first choice is to go on as before."""
@@ -335,7 +357,7 @@ def _raise_error_of(process: Process) -> None:
 
 
 def _switches(done: Schedule) -> int:
-    return sum(one[0] != other[0] for one, other in zip(done, done[1:], strict=False))
+    return sum(one[0] != other[0] for one, other in pairwise(done))
 
 
 def _faults(done: Schedule) -> int:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from raysae.artifacts import (
@@ -203,6 +206,43 @@ def test_a_file_that_is_lost_is_made_again(made: Artifact, lost: str, bits: str)
     assert set(listed) <= set(names(made))
     if not bits:
         assert names(made) == before
+
+
+def test_a_mark_that_is_lost_is_written_again(made: Artifact) -> None:
+    """Who reads an artifact reads its marks too, so that it is not finished without them."""
+    make(made)
+    before = names(made)
+    made.directory.delete("shard-00001.done.json")
+    assert not made.is_finished()
+    make(made)
+    assert names(made) == before
+    assert len(list(made.marks(PLAN))) == len(PLAN)
+
+
+@pytest.mark.parametrize("lost", ["data", "mark", "both"])
+def test_what_another_machine_mends_is_listed_as_it_is(made: Artifact, lost: str) -> None:
+    make(made)
+    (name,) = [name for name in names(made) if name.startswith("shard-00001-")]
+    for gone in {"data": [name], "mark": [], "both": [name]}[lost]:
+        made.directory.delete(gone)
+    if lost != "data":
+        made.directory.delete("shard-00001.done.json")
+    make(made, " of another machine")
+    (table,) = made.metadata()["files"]
+    listed = pq.read_table(pa.BufferReader(made.directory.read_bytes(table["name"])))
+    marked = [file["name"] for mark in made.marks(PLAN) for file in mark["files"]]
+    assert listed["name"].to_pylist() == marked
+    assert made.is_finished()
+
+
+def test_files_that_another_run_replaced_are_listed_as_they_are(made: Artifact) -> None:
+    """Checkpoints have fixed names: the last one that was written is what is there."""
+    for content in (b"one's", b"other"):
+        publication = Publication(made.directory)
+        publication.put_bytes("weights", content)
+        made.finish({}, publication.records)
+        (file,) = made.metadata()["files"]
+        assert file["sha256"] == hashlib.sha256(content).hexdigest()
 
 
 def test_the_first_that_finishes_stays(made: Artifact) -> None:

@@ -52,9 +52,9 @@ def everything_remembered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     hashed: list[str] = []
     hash_file = contents._hash_and_footer
 
-    def noted(data: Any, size: int) -> Any:
+    def noted(data: Any, *others: Any) -> Any:
         hashed.append(Path(data.name).name)
-        return hash_file(data, size)
+        return hash_file(data, *others)
 
     monkeypatch.setattr(contents, "_hash_and_footer", noted)
     return hashed

@@ -95,8 +95,10 @@ class Client:
 
         return self._request("complete", rpath, complete)
 
-    def cat_file(self, path: str, **_: Any) -> bytes:
-        return self._request("get", path, lambda: self._held(path))
+    def cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **_: Any
+    ) -> bytes:
+        return self._request("get", path, lambda: self._held(path)[start:end])
 
     def cat(self, paths: list[str], on_error: str, **_: Any) -> dict[str, Any]:
         assert on_error == "return"
@@ -141,6 +143,12 @@ class Client:
             return [*listed, *files]
 
         return self._request("list", path, effect)
+
+    def cp_file(self, path1: str, path2: str) -> None:
+        def effect() -> None:
+            self.store.objects[path2] = self._held(path1)
+
+        self._request("copy", path2, effect)
 
     def rm_file(self, path: str) -> None:
         def effect() -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -40,8 +41,14 @@ class Step(NamedTuple):
 
     @property
     def shared(self) -> bool:
-        """Whether it matters to others when it happens."""
-        return self.name not in {"write", "sync_file", "part"} and not is_temporary(self.path)
+        """Whether it matters to others when it happens.
+
+        Directories are made, and never removed but for that of the attempts, so that looking for
+        one is no matter of order: what follows is.
+        """
+        if self.name in {"is_directory", "write"}:
+            return "attempts" in self.path.split("/")
+        return self.name not in {"sync_file", "part"} and not is_temporary(self.path)
 
 
 class Process:
@@ -53,11 +60,15 @@ class Process:
         self.step: Step | None = None
         self.error: BaseException | None = None
         self.history = 0
+        self.steps = 0
         self._run = run
         self._fault: Exception | None = None
         self._killed = False
-        self._go = threading.Semaphore(0)
-        self._waits = threading.Semaphore(0)
+        # Locks that one thread takes and the other one gives back: the fastest way to take turns.
+        self._go = threading.Lock()
+        self._waits = threading.Lock()
+        self._go.acquire()
+        self._waits.acquire()
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._thread.start()
         self._waits.acquire()
@@ -70,6 +81,7 @@ class Process:
     def advance(self, fault: Exception | None = None) -> None:
         """Let it carry out its step and go on to the next one."""
         self._fault = fault
+        self.steps += 1
         self._go.release()
         self._waits.acquire()
 
@@ -232,7 +244,11 @@ class SimulatedPosix(Posix):
 
     def write(self, path: Path, data: bytes) -> None:
         self._wait("write", path)
-        super().write(path, data)
+        try:
+            super().write(path, data)
+        except FileNotFoundError as error:
+            self.process.saw(type(error))
+            raise
         self.disk.set(path, File(data))
 
     def sync_file(self, path: Path) -> None:
@@ -260,6 +276,8 @@ class SimulatedPosix(Posix):
 
     def sync_directory(self, directory: Path) -> None:
         self._wait("sync_directory", directory)
+        if not directory.is_dir():
+            raise FileNotFoundError(directory)
         self.disk.folder(directory).sync()
 
     def unlink(self, path: Path) -> None:
@@ -270,7 +288,7 @@ class SimulatedPosix(Posix):
             self.disk.set(path, None)
 
     def is_directory(self, path: Path) -> bool:
-        self._wait("look", path)
+        self._wait("is_directory", path)
         there = super().is_directory(path)
         self.process.saw(there)
         return there
@@ -280,6 +298,13 @@ class SimulatedPosix(Posix):
         if not directory.exists():
             super().make_directory(directory)
             self.disk.set(directory, Folder())
+
+    def remove_directory(self, directory: Path) -> None:
+        """Remove a directory if it is empty."""
+        self._wait("remove_directory", directory)
+        with suppress(OSError):
+            directory.rmdir()
+            self.disk.set(directory, None)
 
     def read(self, path: Path) -> bytes:
         self._wait("look", path)
@@ -304,11 +329,33 @@ class SimulatedPosix(Posix):
         yield from found
 
 
+class SimulatedBackend(LocalBackend):
+    """A directory whose files and directories are removed in steps, too."""
+
+    def __init__(self, posix: SimulatedPosix) -> None:
+        super().__init__(posix.disk.root, posix)
+        self.simulated = posix
+
+    def remove(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self.simulated.unlink(self.root / key)
+
+    def prune(self, prefix: str) -> None:
+        self.simulated.remove_directory(self.root / prefix)
+
+
 class World(Protocol):
-    """A storage, and the processes on it."""
+    """A storage, and the processes on it.
+
+    Attributes:
+        processes: Each of them waits for its next step, or has ended.
+        faults: How a step may end.
+        finished_with: For whoever checks: the content of the file that says that all is done.
+    """
 
     processes: list[Process]
     faults: tuple[Exception, ...]
+    finished_with: bytes | None
 
     def visible(self) -> State:
         """Return what every process sees."""
@@ -326,6 +373,8 @@ class World(Protocol):
 class LocalWorld:
     """Processes on a directory."""
 
+    posix: type[SimulatedPosix] = SimulatedPosix
+    finished_with: bytes | None = None
     faults: tuple[Exception, ...] = ()
 
     def __init__(self, root: Path, state: State, works: dict[str, Work]) -> None:
@@ -335,7 +384,7 @@ class LocalWorld:
 
     def _runner(self, work: Work) -> Callable[[Process], bool]:
         def run(process: Process) -> bool:
-            return work(Directory(LocalBackend(self.disk.root, SimulatedPosix(self.disk, process))))
+            return work(Directory(SimulatedBackend(self.posix(self.disk, process))))
 
         return run
 
@@ -354,6 +403,8 @@ class LocalWorld:
 class ObjectWorld:
     """Processes on an object store."""
 
+    client: type[Client] = Client
+    finished_with: bytes | None = None
     faults: tuple[Exception, ...] = (LOST,)
 
     def __init__(self, _: Path, state: State, works: dict[str, Work]) -> None:
@@ -363,7 +414,7 @@ class ObjectWorld:
 
     def _runner(self, work: Work) -> Callable[[Process], bool]:
         def run(process: Process) -> bool:
-            client = Client(self.store, lambda *step: process.wait(Step(*step)), process.saw)
+            client = self.client(self.store, lambda *step: process.wait(Step(*step)), process.saw)
             return work(Directory(ObjectBackend(URI, client)))
 
         return run

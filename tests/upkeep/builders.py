@@ -24,6 +24,9 @@ from raysae.storage import MARKER, Directory, open_storage
 HOUR = 3600.0
 WEEK = 168 * HOUR
 
+INPUTS = {"inputs": {"sae": "s", "weights": "w"}}
+"""What the mark of a row group tells that it was made from."""
+
 
 def new_storage(path: Path) -> Directory:
     """A storage in a directory."""

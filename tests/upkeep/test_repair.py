@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from raysae.artifacts import METADATA_FILE, SPEC_FILE
+from raysae.errors import StorageError
+from raysae.storage import Directory
+from raysae.upkeep.verify import VerifySettings, run_verify
+from tests.upkeep.builders import artifact, new_storage, sharded, tree
+from tests.upkeep.helpers import DAMAGE, data_file, verified
+
+
+def test_repair_removes_marks_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = new_storage(tmp_path)
+    made = sharded(root, shards=3)
+    DAMAGE["is altered"](made.directory, data_file(made.directory))
+    before = tree(tmp_path)
+    verified(root, capsys, repair=True)
+    gone = {f"{made.name}/{name}" for name in (METADATA_FILE, "shard-00000.done.json")}
+    assert tree(tmp_path) == {name: data for name, data in before.items() if name not in gone}
+
+
+def test_nothing_is_taken_away_behind_a_link(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = new_storage(tmp_path / "s")
+    made = sharded(root)
+    DAMAGE["is missing"](made.directory, data_file(made.directory))
+    (tmp_path / "s" / "activations").rename(tmp_path / "elsewhere")
+    (tmp_path / "s" / "activations").symlink_to(tmp_path / "elsewhere")
+    before = tree(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match="symbolic link"):
+        run_verify(VerifySettings(str(root), repair=True))
+    assert tree(tmp_path / "elsewhere") == before
+
+
+def test_what_is_repaired_counts_as_touched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.upkeep.builders import WEEK, age
+
+    root = new_storage(tmp_path)
+    made = sharded(root)
+    age(tmp_path, 2 * WEEK)
+    DAMAGE["is missing"](made.directory, data_file(made.directory))
+    verified(root, capsys, repair=True)
+    (spec,) = (entry for entry in made.directory.entries() if entry.key == SPEC_FILE)
+    others = [e.modified for e in made.directory.entries() if e.key != SPEC_FILE]
+    assert spec.modified > max(others) + WEEK
+
+
+def test_damaged_metadata_is_taken_away_and_a_damaged_spec_is_not(
+    root: Directory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = artifact(root, "saes", number=1), artifact(root, "saes", number=2)
+    one.directory.put_bytes(METADATA_FILE, b"x")
+    two.directory.put_bytes(SPEC_FILE, b"x")
+    _, told = verified(root, capsys, repair=True)
+    assert told["removed"] == [f"{one.name}/{METADATA_FILE}"]
+    assert {(d["owner"], d["certain"]) for d in told["damage"]} == {
+        (one.name, True),
+        (two.name, False),
+    }

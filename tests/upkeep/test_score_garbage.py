@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from raysae.artifacts import MANIFEST_SCHEMA
+from raysae.artifacts.uses import using
+from raysae.errors import StorageError
+from raysae.storage import Directory
+from raysae.upkeep.collect import CollectSettings, run_collect
+from tests.upkeep.builders import (
+    INPUTS,
+    WEEK,
+    age,
+    artifact,
+    new_storage,
+    row_group,
+    sharded,
+    tree,
+    write_scores,
+)
+from tests.upkeep.helpers import during, garbage
+
+
+def test_weights_that_live_scores_were_made_with_stay(
+    root: Directory, later: Callable[[float], None]
+) -> None:
+    scored, other = sharded(root, "weights", number=1), sharded(root, "weights", number=2)
+    write_scores(root, row_group(), extra={"inputs": {"weights": scored.id, "sae": "x"}})
+    later(2 * WEEK)
+    assert garbage(root) == {other.name: "unreferenced"}
+
+
+def test_where_scores_do_not_tell_all_but_caches_stay(
+    root: Directory, later: Callable[[float], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = sharded(root)
+    sharded(root, "weights")
+    write_scores(root, row_group())
+    later(2 * WEEK)
+    assert garbage(root) == {cache.name: "unreferenced"}
+    assert "the marks do not tell what was scored with" in capsys.readouterr().out
+    assert garbage(root, keep_kinds=("activations",)) == {}
+
+
+def test_old_manifests_and_what_they_alone_list(
+    root: Directory, later: Callable[[float], None]
+) -> None:
+    for number in range(5):
+        table = write_scores(root, row_group(lineage=str(number)), extra=INPUTS)
+    assert table.manifests.numbers() == [1, 2, 3, 4, 5]
+    assert garbage(root, delete=True, keep_manifests=1) == {}
+    later(2 * WEEK)
+    assert garbage(root, keep_manifests=5) == {}
+    assert garbage(root, delete=True) == {"scores": "scores"}
+    assert table.manifests.numbers() == [3, 4, 5]
+    assert table.latest().rows == 5
+
+
+def replaced_groups(root: Directory) -> Any:
+    """A table whose first row group was replaced by another of its lineage."""
+    first, second = row_group(0), replace(row_group(0), stop=20)
+    write_scores(root, first, extra=INPUTS)
+    return write_scores(root, second, extra=INPUTS), first, second
+
+
+def test_replaced_row_groups_go_and_a_subset_keeps_its_own(
+    root: Directory, later: Callable[[float], None]
+) -> None:
+    table, first, second = replaced_groups(root)
+    subset = artifact(root, "subsets", {"scores": [first.key]})
+    later(2 * WEEK)
+    assert garbage(root, delete=True, keep_manifests=1) == {"scores": "scores"}  # the manifest
+    assert table.mark(first) is not None
+    for entry in subset.directory.entries():
+        subset.directory.delete(entry.key)
+    assert garbage(root, delete=True, keep_manifests=1) == {"scores": "scores"}
+    assert table.mark(first) is None
+    assert table.mark(second) is not None
+    assert not [e for e in table.directory.entries() if first.key in e.key]
+    assert table.are_live([second])
+
+
+def test_row_groups_that_a_manifest_comes_to_list_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A publication that looked at the marks just before they were removed."""
+    root = new_storage(tmp_path)
+    table = write_scores(root, row_group(), extra=INPUTS, publish=False)
+    live = next(iter(table._complete([row_group()])))
+    age(tmp_path, 2 * WEEK)
+    rows = pa.Table.from_pylist([live._asdict()], MANIFEST_SCHEMA)
+    during(
+        monkeypatch,
+        lambda: table.manifests.append(rows),
+        lambda names: names[0].endswith(".done.json"),
+    )
+    run_collect(CollectSettings(str(root), delete=True))
+    assert table.are_live([row_group()])
+
+
+def test_row_groups_stay_while_a_run_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = new_storage(tmp_path)
+    table = write_scores(root, row_group(), extra=INPUTS, publish=False)
+    age(tmp_path, 2 * WEEK)
+    with using(root, ["scores"]):
+        assert garbage(root, delete=True) == {}
+    assert "scores is in use by a run; left alone" in capsys.readouterr().out
+    scoring = using(root, ["scores"])
+    during(monkeypatch, scoring.__enter__, lambda names: names[0].endswith(".done.json"))
+    with pytest.raises(StorageError, match="a run has begun to score"):
+        run_collect(CollectSettings(str(root), delete=True))
+    assert table.mark(row_group()) is not None
+
+
+def test_a_damaged_manifest_keeps_all_scores(tmp_path: Path) -> None:
+    root = new_storage(tmp_path)
+    table, _, _ = replaced_groups(root)
+    table.directory.put_bytes("manifests/00000003.parquet", b"x")
+    age(tmp_path, 2 * WEEK)
+    before = tree(tmp_path)
+    assert garbage(root, delete=True, keep_manifests=1) == {}
+    assert tree(tmp_path) == before

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from raysae.storage import Directory
+from raysae.upkeep.score_status import score_status
+from tests.upkeep.builders import row_group, write_scores
+
+
+def test_score_files_that_the_latest_manifest_does_not_list(root: Directory) -> None:
+    table = write_scores(root, row_group())
+    write_scores(root, row_group(10), publish=False)
+    table.directory.put_bytes("stray", b"12345")
+    status = score_status(root)
+    assert status is not None
+    assert status.unlisted[0] == 2
+    assert status.left == {"file that is none of scores'": (1, 5)}
+    (live,) = table.live()
+    table.directory.delete(live.path)
+    status = score_status(root)
+    assert status is not None
+    assert "1 live data files are missing" in status.problems[0]
+
+
+def test_a_damaged_manifest_is_a_sentence(root: Directory) -> None:
+    table = write_scores(root, row_group())
+    table.directory.put_bytes("manifests/00000002.parquet", b"x")
+    status = score_status(root)
+    assert status is not None
+    assert "damaged" in status.problems[0]
