@@ -68,14 +68,19 @@ def nodes_on_demand(head) -> Iterator[LocalNodes]:
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[list[str]]:
-    """Rows of the table, which are printed, and written where a page is wanted."""
+def tell() -> Callable[[str], None]:
+    """Prints a row of the table, and writes the page so far where one is wanted."""
     rows: list[str] = []
-    yield rows
-    date = time.strftime("%Y-%m-%d", time.gmtime())
-    head = PAGE.format(rounds=len(rows), seed=SEED, date=date, cores=os.cpu_count())
-    if where := os.environ.get("RAYSAE_KILL_PAGE"):
-        Path(where).write_text(head + "".join(rows), encoding="utf-8")
+
+    def tell_row(row: str) -> None:
+        print(row)
+        rows.append(row)
+        if where := os.environ.get("RAYSAE_KILL_PAGE"):
+            date = time.strftime("%Y-%m-%d", time.gmtime())
+            head = PAGE.format(rounds=len(rows), seed=SEED, date=date, cores=os.cpu_count())
+            Path(where).write_text(head + "".join(rows), encoding="utf-8")
+
+    return tell_row
 
 
 def row_of(number: int, played: Played) -> str:
@@ -110,6 +115,10 @@ def play_round(
     enumerate(MOMENTS),
     ids=[f"{number}-{one.stage}-{one.victim}" for number, one in enumerate(MOMENTS)],
 )
-def test_the_content_is_the_same_whatever_is_killed(play_round, page, number, moment):
-    page.append(row_of(number, play_round(moment)))
-    print(page[-1])
+def test_the_content_is_the_same_whatever_is_killed(play_round, tell, number, moment):
+    try:
+        row = row_of(number, play_round(moment))
+    except BaseException:
+        tell(f"| {number} | {moment.stage} | {moment.victim} | **failed** | | | |\n")
+        raise
+    tell(row)
