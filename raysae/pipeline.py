@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from raysae.artifacts import METADATA_FILE
+from raysae.artifacts import METADATA_FILE, using
 from raysae.job import JobResult, run_job
 from raysae.stages.chain import Chain, ChainSettings
 from raysae.stages.connection import disconnect
@@ -148,6 +148,12 @@ def make(chain: Chain, kind: str) -> StageResult | None:
     Raises:
         RaysaeError: A setting or the data cannot be used.
     """
+    with using(chain.root, [STAGES[name].where(chain).path for name in _needed(kind)]):
+        return _make_in_use(chain, kind)
+
+
+def _make_in_use(chain: Chain, kind: str) -> StageResult | None:
+    """Make an artifact while nobody removes what it is made from."""
     if STAGES[kind].finished(chain):
         sys.stdout.write(f"{kind}: finished before, {STAGES[kind].where(chain)}\n")
         return None

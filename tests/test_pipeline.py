@@ -22,7 +22,8 @@ class Workshop:
 
     NEEDS = {"a": (), "b": ("a",), "c": ("a", "b"), "d": ("b", "c")}  # noqa: RUF012
 
-    def __init__(self, finished: str = "", half_done: str = "") -> None:
+    def __init__(self, root: Path, finished: str = "", half_done: str = "") -> None:
+        self.root = at(root)
         self.ran: list[str] = []
         self.done = set(finished)
         self.half_done = set(half_done)
@@ -43,9 +44,9 @@ class Workshop:
 
 
 @pytest.fixture
-def workshop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Workshop]:
+def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Workshop]:
     def build(finished: str = "", half_done: str = "") -> Workshop:
-        built = Workshop(finished, half_done)
+        built = Workshop(tmp_path / "workshop", finished, half_done)
         monkeypatch.setattr(pipeline, "STAGES", built.stages())
         return built
 
@@ -89,7 +90,7 @@ def test_a_stage_that_fails_stops_the_chain(workshop: Callable[..., Workshop]) -
     def fail(_: Any) -> StageResult:
         raise RuntimeError("b is broken")
 
-    pipeline.STAGES["b"] = Stage(("a",), lambda _: Path("/s/b"), lambda _: False, fail)  # type: ignore[index]
+    pipeline.STAGES["b"] = Stage(("a",), lambda _: at(Path("/s")) / "b", lambda _: False, fail)  # type: ignore[index]
     with pytest.raises(RuntimeError, match="b is broken"):
         make(built, "d")
     assert built.ran == ["a"]

@@ -30,6 +30,7 @@ from raysae.artifacts.row_groups import SCORE_SCHEMA, RowGroup
 from raysae.artifacts.score_files import MissingGroups
 from raysae.artifacts.score_table import ScoreTable
 from raysae.artifacts.shards import ShardPlan, ShardSpec, rows_per_shard
+from raysae.artifacts.uses import using
 from raysae.artifacts.versions import package_versions
 
 __all__ = [
@@ -65,4 +66,5 @@ __all__ = [
     "records_from_json",
     "records_to_json",
     "rows_per_shard",
+    "using",
 ]

@@ -22,7 +22,9 @@ from raysae.corpora.ranged import RangedFile
 from raysae.corpora.reading import fetcher
 from raysae.errors import DataError
 
-LOCAL_THREADS = 8
+LOCAL_THREADS = 4
+"""Enough for the latency of a network file system; more only contend for the interpreter."""
+
 REMOTE_THREADS = 32
 
 FOOTER_BYTES = 64 * 2**10
@@ -71,7 +73,7 @@ def footer_reader(listing: Listing, schemas: Schemas) -> Callable[[ListedFile], 
         uri = below(listing.root, file.name)
         try:
             source = uri if listing.is_local else _remote_end(uri, file.size)
-            return _footer(pq.read_metadata(source), schemas)
+            return _footer(source, schemas)
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(uri, error) from error
 
@@ -91,8 +93,9 @@ def _remote_end(uri: str, size: int) -> pa.BufferReader:
     return pa.BufferReader(end)
 
 
-def _footer(metadata: pq.FileMetaData, schemas: Schemas) -> Footer:
-    return Footer(metadata.num_rows, schemas.intern(metadata.schema.to_arrow_schema()))
+def _footer(source: str | BufferedReader | pa.BufferReader, schemas: Schemas) -> Footer:
+    with pq.ParquetFile(source) as file:
+        return Footer(file.metadata.num_rows, schemas.intern(file.schema_arrow))
 
 
 def _unreadable(uri: str, error: Exception) -> DataError:
@@ -144,8 +147,7 @@ def _local_reader(
         try:
             with Path(path).open("rb") as data:
                 before = os.fstat(data.fileno())
-                fingerprint, metadata = _hash_and_footer(data, before.st_size)
-                footer = _footer(metadata, schemas)
+                fingerprint, footer = _hash_and_footer(data, before.st_size, schemas)
                 after = os.fstat(data.fileno())
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(path, error) from error
@@ -161,14 +163,14 @@ def _local_reader(
     return read
 
 
-def _hash_and_footer(data: BufferedReader, size: int) -> tuple[str, pq.FileMetaData]:
+def _hash_and_footer(data: BufferedReader, size: int, schemas: Schemas) -> tuple[str, Footer]:
     if size <= SMALL_FILE_BYTES:
         content = data.read()
-        source = pa.BufferReader(content)
-        return hashlib.sha256(content).hexdigest(), pq.read_metadata(source)
+        footer = _footer(pa.BufferReader(content), schemas)
+        return hashlib.sha256(content).hexdigest(), footer
     fingerprint = hashlib.file_digest(data, "sha256").hexdigest()
     data.seek(0)
-    return fingerprint, pq.read_metadata(data)
+    return fingerprint, _footer(data, schemas)
 
 
 def changing(uri: str) -> DataError:

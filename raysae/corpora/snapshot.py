@@ -42,7 +42,7 @@ class CorpusSnapshot:
 
     @property
     def file_rows(self) -> list[int]:
-        """Rows of each file, as `raysae.artifacts.plan_shards` takes them."""
+        """Rows of each file, as `raysae.artifacts.ShardPlan` takes them."""
         rows: list[int] = self.files.rows_n.tolist()
         return rows
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Mapping
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
+from ray.exceptions import RayActorError, RayTaskError
+from ray.train import ControllerError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from raysae.errors import RaysaeError
@@ -69,7 +72,25 @@ def run_ranks(
     connect()
     size = Resources(plan.cpus, plan.gpus)
     check_fits(f"{plan.workers} rank(s) of {size} each", [size] * plan.workers, plan.settings)
-    trainer = TorchTrainer(
+    for failures in range(plan.max_failures + 1):
+        try:
+            with unwrapped_errors():
+                _trainer(rank, arguments, plan).fit()
+        except ControllerError as error:
+            # Ray Train restarts ranks that were lost while they ran, but not all of those that
+            # were lost while they were started: whoever waited for the lost one fails first.
+            lost = isinstance(error.controller_failure, (RayActorError, RayTaskError))
+            if not lost or failures == plan.max_failures:
+                raise
+            sys.stdout.write("train: a rank was lost while the ranks were started; once more\n")
+            sys.stdout.flush()
+        else:
+            return
+
+
+def _trainer(rank: RankFunction, arguments: Mapping[str, Any], plan: RankPlan) -> TorchTrainer:
+    """Build what runs the ranks once, under a name of its own."""
+    return TorchTrainer(
         _quiet_about_ours(rank),
         train_loop_config=dict(arguments),
         torch_config=TorchConfig(backend="nccl" if plan.gpus else "gloo"),
@@ -86,8 +107,6 @@ def run_ranks(
             callbacks=[_StopOnOurErrors()],
         ),
     )
-    with unwrapped_errors():
-        trainer.fit()
 
 
 def _quiet_about_ours(rank: RankFunction) -> RankFunction:

@@ -107,10 +107,10 @@ def run_finetune(
     check_model(model, settings)
     artifact.begin()
     outcome = Outcome(artifact)
-    _check_mesh(outcome.work, run)
-    counts = _prepare_rows(settings, run, samples, model, outcome.work)
-    prepared = {"settings": asdict(settings), "run": asdict(run), **counts}
     try:
+        _check_mesh(outcome.work, run)
+        counts = _prepare_rows(settings, run, samples, model, outcome.work)
+        prepared = {"settings": asdict(settings), "run": asdict(run), **counts}
         if outcome.read() is None:
             _fit(RankTask(settings, run, model, artifact))
         if not artifact.is_finished():

@@ -21,7 +21,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "config_kwargs": {
             "connect_timeout": CONNECT_TIMEOUT_S,
             "read_timeout": READ_TIMEOUT_S,
-            "retries": {"max_attempts": 3, "mode": "standard"},
+            "retries": {"total_max_attempts": 2, "mode": "standard"},
         }
     },
 }
@@ -54,7 +54,7 @@ def _filesystem_of(pid: int, scheme: str, setting: str, account: str) -> Any:  #
         # They tell where they found credentials, in every process whose log level is INFO.
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        return fsspec.filesystem(scheme, use_listings_cache=False, **options)
+        filesystem = fsspec.filesystem(scheme, use_listings_cache=False, **options)
     except ImportError as error:
         raise SettingsError(
             f"{setting}: {scheme}:// needs a client that is not installed ({error}); install it "
@@ -65,3 +65,7 @@ def _filesystem_of(pid: int, scheme: str, setting: str, account: str) -> Any:  #
             f"{setting}: the client of {scheme}:// cannot be opened ({error}); set its environment "
             "variables on every node."
         ) from error
+    if scheme == "s3":
+        # How often s3fs repeats what its own client has repeated, and `retry` will repeat again.
+        filesystem.retries = 2
+    return filesystem

@@ -27,7 +27,7 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_PRUNED_AT_MOST = 20
+_PRUNED_AT_MOST = 200
 _PIECE_BYTES = 4 << 20
 _NO_LINKS = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 

@@ -36,9 +36,9 @@ class Storage:
         return self.root / kind / other.artifact(kind).name
 
     def take(self, other: Storage, *kinds: str) -> None:
-        """Copy finished artifacts from another storage."""
+        """Copy finished artifacts, or the score table, from another storage."""
         for kind in kinds:
-            shutil.copytree(other.artifact(kind), self.sibling(other, kind))
+            shutil.copytree(other.root / kind, self.root / kind)
 
     def is_finished(self, kind: str) -> bool:
         """Whether the artifact of a kind says so."""
@@ -59,6 +59,12 @@ def finished_files(artifact: Path) -> dict[str, tuple[int, int]]:
     names = [mark.name for mark in marks(artifact)]
     names += [file["name"] for mark in marks(artifact) for file in read(mark)["files"]]
     return stamps(artifact / name for name in names)
+
+
+def latest_step(artifact: Path) -> int:
+    """Return the step of a training's newest checkpoint, 0 before there is one."""
+    names = (path.stem for path in artifact.glob("work/checkpoints/step-*.json"))
+    return max((int(name.removeprefix("step-")) for name in names), default=0)
 
 
 def stamps(paths: Iterable[Path]) -> dict[str, tuple[int, int]]:

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum, auto
 
-from tests.cluster.settings import CHECKPOINT_EVERY, SCORERS, SHARDS, STEPS, TUNE_STEPS
+from tests.cluster.settings import (
+    CHECKPOINT_EVERY,
+    SCORERS,
+    SHARDS,
+    STEPS,
+    TUNE_CHECKPOINT_EVERY,
+    TUNE_STEPS,
+)
 
 LONGEST_DELAY_S = 0.5
 
@@ -48,7 +55,7 @@ STAGES = (
     Stage("weights", SHARDS, POOL),
     Stage("score", SHARDS * SCORERS, POOL),
     Stage("select", 1, (Victim.NODE, Victim.DRIVER)),
-    Stage("finetune", TUNE_STEPS // 2, TRAINING),
+    Stage("finetune", TUNE_STEPS // TUNE_CHECKPOINT_EVERY, TRAINING),
 )
 """All stages of the small run of these tests."""
 

@@ -13,6 +13,7 @@ SCORERS = len(scoring.SCORERS)
 STEPS = 400
 CHECKPOINT_EVERY = 40
 TUNE_STEPS = 6
+TUNE_CHECKPOINT_EVERY = 2
 CPUS = 4
 """What Ray may hand out, on however few real ones: two jobs at once must fit."""
 
@@ -41,5 +42,8 @@ def options(storage: Path | str, model: Path, job: str = "filter") -> list[str]:
         "train.checkpoint_every": CHECKPOINT_EVERY,
     }
     if job == "finetune":
-        content |= {"finetune.max_steps": TUNE_STEPS, "tune.checkpoint_steps": 2}
+        content |= {
+            "finetune.max_steps": TUNE_STEPS,
+            "tune.checkpoint_steps": TUNE_CHECKPOINT_EVERY,
+        }
     return [f"--{name}={value}" for name, value in content.items()]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from raysae.corpora.snapshot import find_parquet_files, take_snapshot
+from raysae.corpora.taking import take_snapshot
+from raysae.storage.uris import LocalUri
 from tests.cluster.content import cached_ids, marks, read
 from tests.cluster.crashing.content import submit_options, write_crashing
 from tests.cluster.crashing.deaths import CRASHING
@@ -37,7 +38,7 @@ def test_rows_that_kill_cost_themselves_alone(head, tiny_model, tmp_path):
     assert ended.result["rows"] == ROWS - len(DEADLY)
     assert ended.result["rejected"] == len(DEADLY)
     (cache,) = (storage / "activations").iterdir()
-    snapshot, _ = take_snapshot(CRASHING, find_parquet_files(corpus, "corpus.path"), 0)
+    snapshot, _ = take_snapshot(CRASHING, LocalUri(corpus), 0)
     kept = [row for row in range(ROWS) if row not in DEADLY]
     assert cached_ids(cache) == sorted(snapshot.sample_id(row) for row in kept)
     rejections = [r for mark in marks(cache) for r in read(mark)["rejections"]]

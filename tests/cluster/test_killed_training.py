@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -38,8 +37,7 @@ def test_training_whose_driver_was_killed_is_completed_by_the_next(undisturbed, 
 
 def test_tuning_whose_driver_was_killed_is_completed_by_the_next(undisturbed, runner):
     storage = runner.storage
-    storage.take(undisturbed.storage, "activations", "saes", "weights", "subsets", "reports")
-    shutil.copytree(undisturbed.storage.root / "scores", storage.root / "scores")
+    storage.take(undisturbed.storage, "activations", "saes", "weights", "scores", "subsets")
     tuned = storage.sibling(undisturbed.storage, "tuned")
     job = runner.start("finetune")
     driver = job.driver()

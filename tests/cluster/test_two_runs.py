@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import numpy as np
 import pytest
 
@@ -44,8 +42,7 @@ def test_two_runs_at_once_make_what_one_makes(undisturbed, runner):
 
 def test_two_tunings_at_once_make_what_one_makes(undisturbed, runner):
     storage, there = runner.storage, undisturbed.storage
-    storage.take(there, "activations", "saes", "weights", "subsets", "reports")
-    shutil.copytree(there.root / "scores", storage.root / "scores")
+    storage.take(there, "activations", "saes", "weights", "scores", "subsets")
     jobs = [runner.start("finetune"), runner.start("finetune")]
     for job in jobs:
         ended = job.wait()

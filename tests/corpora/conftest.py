@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +9,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from raysae.storage.filesystems import object_filesystem
+from raysae.storage.filesystems import _filesystem_of, object_filesystem
 from tests.corpora.hub_server import Hub, running_hub
 
 BUCKET = "corpora"
@@ -27,31 +23,6 @@ def cache_directory(
     directory = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("RAYSAE_CACHE_DIR", str(directory))
     return directory
-
-
-@pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
-    """An S3 server in a process of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(600):
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert process.poll() is None, "the S3 server did not start"
-                time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 class S3:
@@ -78,19 +49,19 @@ class S3:
 
 
 @pytest.fixture
-def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
     """An empty bucket `corpora`, and the client that raysae uses pointed to it."""
     import s3fs
 
     for name, value in {
-        "AWS_ENDPOINT_URL": s3_endpoint,
+        "AWS_ENDPOINT_URL": s3_server,
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()
-    object_filesystem.cache_clear()
+    _filesystem_of.cache_clear()
     store = S3(object_filesystem("s3", "test"))
     store.files.makedirs(BUCKET, exist_ok=True)
     send = s3fs.S3FileSystem._call_s3
@@ -102,7 +73,7 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
     monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", recorded)
     yield store
     store.files.rm(BUCKET, recursive=True)
-    object_filesystem.cache_clear()
+    _filesystem_of.cache_clear()
     fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 

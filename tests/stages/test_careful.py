@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from raysae.artifacts import ShardSpec, plan_shards
+from raysae.artifacts import ShardPlan, ShardSpec
 from raysae.corpora import Corpus, CorpusSettings, open_corpus
-from raysae.corpora.snapshot import find_parquet_files, take_snapshot
+from raysae.corpora.taking import take_snapshot
 from raysae.errors import DataError
 from raysae.models import ModelSettings
 from raysae.sample import Rejection, Sample
 from raysae.stages._careful import careful_read, reject_deadly
 from raysae.stages._trials import Limits
+from raysae.storage.uris import LocalUri
 from tests.cluster.crashing.content import SITE
 from tests.cluster.crashing.corpus import CrashingCorpus
 from tests.cluster.crashing.deaths import deadly
@@ -34,12 +35,11 @@ def crashing_corpus(
 
 
 def opened(directory: Path) -> Corpus:
-    files = find_parquet_files(directory, "corpus.path")
-    return CrashingCorpus(*take_snapshot("crashing", files, 0))
+    return CrashingCorpus(*take_snapshot("crashing", LocalUri(directory), 0))
 
 
 def whole(corpus: Corpus) -> ShardSpec:
-    (shard,) = plan_shards(corpus.snapshot.file_rows, corpus.snapshot.rows)
+    (shard,) = ShardPlan(corpus.snapshot.file_rows, corpus.snapshot.rows)
     return shard
 
 
@@ -59,7 +59,7 @@ def check(corpus: Corpus, found: Sequence[Sample | Rejection], deadly_rows: Sequ
 
 def test_harmless_rows_are_read_as_without_a_child() -> None:
     corpus = open_corpus(CorpusSettings("builtin-noisy", max_rows=40))
-    for shard in plan_shards(corpus.snapshot.file_rows, 25):
+    for shard in ShardPlan(corpus.snapshot.file_rows, 25):
         assert careful_read(corpus, shard) == corpus.read_samples(shard)
 
 
@@ -120,12 +120,12 @@ def test_ordinals_and_ids_are_those_of_the_whole_corpus(tmp_path: Path) -> None:
         [row(), row(question=deadly("samples", "kill")), row(question="What is the last one?")],
     )
     corpus = opened(tmp_path)
-    shard = plan_shards(corpus.snapshot.file_rows, 2)[2]
+    shard = ShardPlan(corpus.snapshot.file_rows, 2)[2]
     kept, lost = careful_read(corpus, shard)
     assert (kept.ordinal, lost.ordinal) == (3, 4)
     assert lost.sample_id == corpus.snapshot.sample_id(4)
     assert isinstance(lost, Rejection)
-    (last,) = careful_read(corpus, plan_shards(corpus.snapshot.file_rows, 2)[3])
+    (last,) = careful_read(corpus, ShardPlan(corpus.snapshot.file_rows, 2)[3])
     assert isinstance(last, Sample)
     assert last.ordinal == 5
 

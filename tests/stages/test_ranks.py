@@ -55,6 +55,18 @@ def test_a_lost_rank_is_started_again(tmp_path: Path) -> None:
     assert starts(tmp_path) == 2
 
 
+def test_a_rank_that_is_lost_at_its_start_is_started_again(tmp_path: Path) -> None:
+    """Ray Train itself takes that for an error of its own, and gives up."""
+
+    def rank(config: dict[str, Any]) -> None:
+        note_start(config["directory"])
+        if starts(config["directory"]) == 1:
+            os._exit(1)
+
+    run_ranks(rank, {"directory": tmp_path}, ranks(1, max_failures=1))
+    assert starts(tmp_path) == 2
+
+
 def test_ranks_that_never_fit_are_refused_instead_of_waited_for(tmp_path: Path) -> None:
     with pytest.raises(
         SettingsError,

@@ -1,32 +1,17 @@
 from __future__ import annotations
 
-import json
 import math
 import os
 import pickle
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from raysae.errors import DataError, StorageError
-from raysae.storage import Directory, as_number, is_temporary, parse_json, to_json
+from raysae.storage import Directory, is_temporary
 from raysae.storage.local import LocalBackend
 from tests.storage.fake_store import Store, fake_backend
-
-KEYS = st.text(st.characters(exclude_categories=["Cs"]), max_size=3)
-VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | KEYS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
-    max_leaves=8,
-)
 
 
 @pytest.fixture
@@ -134,37 +119,11 @@ def test_a_directory_can_be_sent_to_another_process(storage_root: Directory) -> 
     assert storage_root.read_bytes("kind/b") == b"y"
 
 
-@given(VALUES)
-def test_json_is_read_as_it_was_written(value: object) -> None:
-    assert json.loads(to_json({"value": value})) == {"value": value}
-    assert parse_json(to_json({"value": value}), "x") == {"value": value}
-
-
-@given(st.dictionaries(KEYS, VALUES, max_size=4))
-def test_json_does_not_depend_on_the_order_of_keys(value: dict[str, object]) -> None:
-    assert to_json(dict(reversed(list(value.items())))) == to_json(value)
-
-
-def test_numbers_that_json_lacks_are_null(directory: Directory) -> None:
-    content = {"x": math.nan, "y": [math.inf, (-math.inf, 1.5)], "z": {"w": np.float64("nan")}}
-    directory.put_json("a", content)
-    read = directory.read_json("a")
-    assert read == {"x": None, "y": [None, [None, 1.5]], "z": {"w": None}}
-    assert math.isnan(as_number(read["x"]))
-    assert as_number(1.5) == 1.5
-
-
-@pytest.mark.parametrize("damage", [b"", b'{"k": ', b"\xff\xfe", b"[" * 100_000])
-def test_damaged_json_is_named(directory: Directory, damage: bytes) -> None:
-    directory.put_bytes("spec.json", damage)
+def test_json_is_written_and_read(directory: Directory) -> None:
+    directory.put_json("spec.json", {"x": [1.5, None]})
+    assert directory.read_json("spec.json") == {"x": [1.5, None]}
+    directory.put_bytes("spec.json", b'{"x": ')
     with pytest.raises(DataError, match=r"id/spec\.json is damaged .*delete it and run again"):
-        directory.read_json("spec.json")
-
-
-@pytest.mark.parametrize("other", [b"[1]", b"null", b'"x"', b"1"])
-def test_json_that_is_no_object_is_named(directory: Directory, other: bytes) -> None:
-    directory.put_bytes("spec.json", other)
-    with pytest.raises(DataError, match=r"id/spec\.json holds no JSON object"):
         directory.read_json("spec.json")
 
 

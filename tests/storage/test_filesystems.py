@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
@@ -18,7 +19,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
 
     def filesystem(scheme: str, **options: Any) -> object:
         calls.append((scheme, options))
-        return object()
+        return SimpleNamespace()
 
     monkeypatch.setattr(fsspec, "filesystem", filesystem)
     filesystems._filesystem_of.cache_clear()

@@ -1,0 +1,194 @@
+"""Publishing and reopening an artifact of many empty shards: seconds, memory, requests.
+
+    python benchmarks/storage.py [--shards 100000] [--s3-shards 1000] [--work DIRECTORY]
+
+On the local disk: every shard is a data file and its mark, both synced, then the artifact is
+finished; reopening asks first which shards are missing, as a job does that goes on, then whether
+all is finished, as every later job does. The peer does what a script without a storage layer does:
+a file and a JSON mark by plain writes, and a glob that loads all marks. On S3 (moto, in another
+process) the requests are counted. Results go to `benchmarks/results/storage.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from raysae.artifacts import CHECKSUM, Artifact, ArtifactSpec, Publication, ShardPlan  # noqa: E402
+from raysae.storage import Directory, open_storage  # noqa: E402
+
+RESULTS = REPOSITORY / "benchmarks" / "results" / "storage.json"
+SPEC = ArtifactSpec("benchmark", 1, {})
+MIB = 2**20
+
+
+def publish(artifact: Artifact, plan: ShardPlan) -> None:
+    """Publish every shard and finish the artifact."""
+    artifact.begin(len(plan))
+    for shard in plan:
+        files = Publication(artifact.directory)
+        with files.writing(f"{shard.name}-{CHECKSUM}.bin") as path:
+            path.write_bytes(shard.name.encode())
+        artifact.mark_shard(shard.name, files.records, {"rows": 0, "rejected": 0, "rejections": []})
+
+
+def finish(artifact: Artifact, plan: ShardPlan) -> None:
+    """Write the list of shards and the metadata."""
+    artifact.finish({"rows": 0}, (), plan)
+
+
+def reopen_unfinished(artifact: Artifact, plan: ShardPlan) -> None:
+    """Find out which shards are missing."""
+    assert not artifact.missing(plan).shards
+
+
+def reopen_finished(artifact: Artifact, _: ShardPlan) -> None:
+    """Find out that all of it is there."""
+    assert artifact.is_finished()
+
+
+STEPS: tuple[Callable[[Artifact, ShardPlan], None], ...] = (
+    publish,
+    reopen_unfinished,
+    finish,
+    reopen_finished,
+)
+
+
+def peer_publish(directory: Path, shards: int) -> None:
+    """Write a file and a mark for each shard, synced by nobody."""
+    directory.mkdir()
+    for number in range(shards):
+        name = f"shard-{number:05d}"
+        (directory / f"{name}.bin").write_bytes(name.encode())
+        mark = {"files": [f"{name}.bin"], "rows": 0, "rejected": 0, "rejections": []}
+        (directory / f"{name}.json").write_text(json.dumps(mark))
+
+
+def peer_reopen(directory: Path) -> None:
+    """Load all marks and look for their files."""
+    marks = [json.loads(path.read_text()) for path in sorted(directory.glob("*.json"))]
+    assert all((directory / mark["files"][0]).exists() for mark in marks)
+
+
+def timed(call: Callable[[], object]) -> dict[str, float]:
+    """Return seconds, and by how much the process' highest memory grew."""
+    before, started = _peak_mib(), time.monotonic()
+    call()
+    seconds = time.monotonic() - started
+    return {"seconds": round(seconds, 2), "peak_mib_grew_by": round(_peak_mib() - before, 1)}
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure_local(work: Path, shards: int) -> dict[str, dict[str, float]]:
+    """Time every step once, in this process."""
+    root = open_storage(str(work / "storage"))
+    artifact, plan = Artifact(root, SPEC), ShardPlan([shards], 1)
+    measured = {step.__name__: timed(lambda s=step: s(artifact, plan)) for step in STEPS}  # type: ignore[misc]
+    measured["peer_publish"] = timed(lambda: peer_publish(work / "peer", shards))
+    measured["peer_reopen"] = timed(lambda: peer_reopen(work / "peer"))
+    return measured
+
+
+def measure_s3(shards: int) -> dict[str, dict[str, int]]:
+    """Count the requests of every step."""
+    from tests.cluster.s3_proxy import s3_proxy
+    from tests.cluster.s3_server import s3_server
+
+    counted = {}
+    with s3_server("raysae-benchmark") as s3, s3_proxy(s3.endpoint) as proxy:
+        os.environ.update(s3.at(proxy.endpoint).environment)
+        root: Directory = open_storage("s3://raysae-benchmark/storage")
+        counted["open_storage"] = _requests(proxy)
+        artifact, plan = Artifact(root, SPEC), ShardPlan([shards], 1)
+        for step in STEPS:
+            step(artifact, plan)
+            counted[step.__name__] = _requests(proxy)
+    return counted
+
+
+def _requests(proxy: object) -> dict[str, int]:
+    requests = {kind.name: count for kind, count in proxy.requests.items()}  # type: ignore[attr-defined]
+    proxy.reset()  # type: ignore[attr-defined]
+    return requests
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Return the middle and the ends of some measurements."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def main() -> None:
+    """Measure, print, and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shards", type=int, default=100_000)
+    parser.add_argument("--s3-shards", type=int, default=1000)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--work", type=Path, default=None)
+    parser.add_argument("--one", action="store_true", help="one local measurement, as JSON")
+    arguments = parser.parse_args()
+    work = Path(tempfile.mkdtemp(prefix="raysae-benchmark-", dir=arguments.work))
+    try:
+        if arguments.one:
+            sys.stdout.write(json.dumps(measure_local(work, arguments.shards)) + "\n")
+            return
+        runs = [_run_one(arguments.shards, arguments.work) for _ in range(arguments.repetitions)]
+        results = {
+            "date": time.strftime("%Y-%m-%d"),
+            "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
+            "shards": arguments.shards,
+            "local": {
+                step: {name: spread([run[step][name] for run in runs]) for name in runs[0][step]}
+                for step in runs[0]
+            },
+            "ratio_to_peer": {
+                "publish": spread([_ratio(run, "publish", "peer_publish") for run in runs]),
+                "reopen_unfinished": spread(
+                    [_ratio(run, "reopen_unfinished", "peer_reopen") for run in runs]
+                ),
+                "reopen_finished": spread(
+                    [_ratio(run, "reopen_finished", "peer_reopen") for run in runs]
+                ),
+            },
+            "s3_shards": arguments.s3_shards,
+            "s3_requests": measure_s3(arguments.s3_shards),
+        }
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    sys.stdout.write(json.dumps(results, indent=2) + "\n")
+
+
+def _run_one(shards: int, work: Path | None) -> dict[str, dict[str, float]]:
+    """Measure in a fresh process, whose highest memory is nobody else's."""
+    command = [sys.executable, __file__, "--one", "--shards", str(shards)]
+    command += ["--work", str(work)] if work else []
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    measured: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
+    return measured
+
+
+def _ratio(run: dict[str, dict[str, float]], step: str, peer: str) -> float:
+    """Return how many times a step's seconds are the peer's."""
+    return round(run[step]["seconds"] / max(run[peer]["seconds"], 0.01), 2)
+
+
+if __name__ == "__main__":
+    main()
