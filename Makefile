@@ -1,6 +1,8 @@
 # make run            the main job on this machine, from nothing to a subset and a report
 # make test           environment, then all tests but the cluster's
 # make test-cluster   nodes started and killed
+# make test-kills     KILL_ROUNDS=20 rounds (about half an hour) in which KILL_SEED=3091 kills
+#                     something; the result goes to docs/kills.md
 # make lint types     style and types
 # make finetune       twenty DPO steps on the subset that `make run` wrote
 
@@ -8,11 +10,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+KILL_ROUNDS ?= 20
+KILL_SEED ?= 3091
 
 # DeepSpeed compiles its kernels on first use where they are wanted; none is at installation.
 PIP_INSTALL := DS_BUILD_OPS=0 $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: run finetune install dev test test-cluster lint types format clean
+.PHONY: run finetune install dev test test-cluster test-kills lint types format clean
 
 run: $(VENV)/.installed
 	@$(BIN)/python deploy/run_local.py jobs/filter.py $(ARGS)
@@ -42,6 +46,11 @@ test: $(VENV)/.installed-dev
 
 test-cluster: $(VENV)/.installed-dev
 	@HF_HUB_OFFLINE=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -m cluster $(ARGS)
+
+test-kills: $(VENV)/.installed-dev
+	@HF_HUB_OFFLINE=1 PATH="$(abspath $(BIN)):$$PATH" RAYSAE_KILL_PAGE=docs/kills.md \
+		RAYSAE_KILL_ROUNDS=$(KILL_ROUNDS) RAYSAE_KILL_SEED=$(KILL_SEED) \
+		$(BIN)/python -m pytest -m cluster tests/cluster/test_kill_rounds.py $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff format --check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import tempfile
@@ -46,8 +47,14 @@ def fill(directory: Path, leave: int) -> Path:
         size = 0
         # A large file takes some blocks for its own map.
         while (excess := free(directory) - leave) > 0:
-            os.posix_fallocate(file.fileno(), size, excess)
-            size += excess
+            try:
+                os.posix_fallocate(file.fileno(), size, excess)
+            except OSError as error:
+                # Another process was faster: some of it is taken already.
+                if error.errno != errno.ENOSPC:
+                    raise
+            else:
+                size += excess
     return filler
 
 

@@ -48,6 +48,13 @@ def test_it_is_filled_anew(disk):
     assert free(disk) > MIB
 
 
+def test_it_is_filled_up_beside_a_process_that_writes(disk, monkeypatch):
+    too_much = iter([MIB, 0, 0])
+    monkeypatch.setattr(module, "free", lambda directory: free(directory) + next(too_much, 0))
+    fill(disk, 0)
+    assert free(disk) <= 0
+
+
 def test_it_is_gone_afterwards_whatever_happened():
     opened = []
 
