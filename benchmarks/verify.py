@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""How fast `jobs/verify.py` reads a storage, beside `sha256sum` and `cat` over the same files.
+"""How fast `jobs/verify.py` reads a storage, beside tools that read the same files.
+
+`sha256sum` and `openssl dgst -sha256` compute what it computes, `cat` only reads.
 
     python benchmarks/verify.py --work DIRECTORY --gigabytes 4
 
-All three read with two processes or threads, turn by turn, from the disk (the page cache is dropped
+All read with two processes or threads, turn by turn, from the disk (the page cache is dropped
 before each turn) and from memory. Results go to `benchmarks/results/verify.json`.
 """
 
@@ -90,14 +92,19 @@ def readers(work: Path, files: list[Path]) -> dict[str, Callable[[], None]]:
         with redirect_stdout(StringIO()):
             run_verify(VerifySettings(str(work), threads=THREADS))
 
-    def each(command: str) -> Callable[[], None]:
+    def each(*command: str) -> Callable[[], None]:
         names = "\0".join(map(str, files)).encode()
-        arguments = ["xargs", "-0", f"-P{THREADS}", "-n1", command]
+        arguments = ["xargs", "-0", f"-P{THREADS}", "-n1", *command]
         return lambda: (
             subprocess.run(arguments, input=names, stdout=subprocess.DEVNULL, check=True) and None
         )
 
-    return {"verify": verify, "sha256sum": each("sha256sum"), "cat": each("cat")}
+    return {
+        "verify": verify,
+        "openssl": each("openssl", "dgst", "-sha256"),
+        "sha256sum": each("sha256sum"),
+        "cat": each("cat"),
+    }
 
 
 def measure(work: Path, files: list[Path], turns: int, *, cold: bool) -> dict[str, object]:
@@ -116,7 +123,8 @@ def measure(work: Path, files: list[Path], turns: int, *, cold: bool) -> dict[st
         f"verify / {peer}": asdict(
             Spread.of([a / b for a, b in zip(speeds["verify"], speeds[peer], strict=True)])
         )
-        for peer in ("sha256sum", "cat")
+        for peer in speeds
+        if peer != "verify"
     }
     return {"gb_per_s": {name: asdict(Spread.of(v)) for name, v in speeds.items()}, **ratios}
 

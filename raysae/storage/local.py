@@ -27,7 +27,7 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_PRUNED_AT_MOST = 20
+_PRUNED_AT_MOST = 200
 _PIECE_BYTES = 4 << 20
 _NO_LINKS = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
@@ -234,8 +234,9 @@ class LocalBackend:
     def entries(self, prefix: str) -> Iterator[Entry]:
         """Yield all files below a directory."""
         try:
+            start = len(str(self.root).rstrip("/")) + 1
             for path, size, modified in self._posix.files(self.root / prefix):
-                yield Entry(path.relative_to(self.root).as_posix(), size, modified)
+                yield Entry(str(path)[start:], size, modified)
         except OSError as error:
             raise explained(error, self.root) from error
 
@@ -273,9 +274,11 @@ class LocalBackend:
 
     def stream(self, key: str) -> Iterator[memoryview]:
         """Yield a file's bytes, all in one buffer that each piece overwrites."""
-        buffer = memoryview(bytearray(_PIECE_BYTES))
         descriptor = self.open_copy(key)
         with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - of a descriptor
+            # Not larger than the file: a buffer is filled with zeros first.
+            size = os.fstat(descriptor).st_size
+            buffer = memoryview(bytearray(max(1, min(size, _PIECE_BYTES))))
             while count := self._next_piece(file, buffer):
                 yield buffer[:count]
 

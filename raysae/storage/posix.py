@@ -104,18 +104,18 @@ class Posix:
         """
         try:
             with os.scandir(directory) as listing:
-                entries = sorted(
-                    (_in_paths(entry), entry.path)
+                names = sorted(
+                    _in_paths(entry)
                     for entry in listing
                     # A link to a directory would be taken for a file, and removed as one.
                     if not (entry.is_symlink() and entry.is_dir())
                 )
         except (FileNotFoundError, NotADirectoryError):
             return
-        for name, path in entries:
+        for name in names:
             if name.endswith("/"):
-                yield from self.files(Path(path))
-            elif (found := self.stat(Path(path))) is not None:
+                yield from self.files(directory / name)
+            elif (found := self.stat(directory / name)) is not None:
                 yield found
 
     def directories(self, directory: Path) -> list[str]:

@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from raysae.corpora import Corpus
+
 IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 SCHEMA = pa.schema(
@@ -25,6 +27,9 @@ SCHEMA = pa.schema(
         ("critique", pa.string()),
     ]
 )
+
+ODD_NAMES = ["a b.parquet", "c#d?e%20f.parquet", "größe/日本.parquet", "x=1/y&z+w.parquet"]
+"""File names that a URL or a pattern would take apart."""
 
 
 def image_bytes(format_: str = "PNG", size: tuple[int, int] = (40, 30), **options: Any) -> bytes:
@@ -80,3 +85,19 @@ def write_rows(
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, schema), path, **options)
     return path
+
+
+def parquet(rows: list[dict[str, Any]], **options: Any) -> bytes:
+    """Return rows as the bytes of a Parquet file."""
+    sink = BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), sink, **options)
+    return sink.getvalue()
+
+
+def questions(corpus: Corpus) -> list[str]:
+    """Read all of a corpus, file by file."""
+    return [
+        question
+        for index, file in enumerate(corpus.snapshot.files)
+        for question in corpus.read(index, 0, file.rows)["question"].to_pylist()
+    ]

@@ -8,8 +8,7 @@ import pytest
 from raysae.corpora import Corpus, CorpusSettings, open_corpus
 from raysae.errors import DataError, SettingsError
 from tests.corpora.hub_server import Hub
-from tests.corpora.rows import row
-from tests.corpora.test_objects import ODD_NAMES, parquet, questions
+from tests.corpora.rows import ODD_NAMES, parquet, questions, row
 
 HERE = "hf://datasets/owner/pairs"
 

@@ -9,8 +9,7 @@ import pytest
 from raysae.corpora import CorpusSettings, open_corpus
 from raysae.corpora.listing import list_local
 from raysae.errors import DataError, SettingsError
-from tests.corpora.rows import row, write_rows
-from tests.corpora.test_objects import ODD_NAMES
+from tests.corpora.rows import ODD_NAMES, row, write_rows
 
 
 def names(path: Path) -> list[str]:

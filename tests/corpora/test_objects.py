@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from raysae.corpora import Corpus, CorpusSettings, objects, open_corpus
@@ -20,27 +17,11 @@ from raysae.corpora.objects import list_objects
 from raysae.errors import DataError, SettingsError
 from raysae.storage.uris import ObjectUri
 from tests.corpora.conftest import BUCKET, S3
-from tests.corpora.rows import SCHEMA, row
-
-ODD_NAMES = ["a b.parquet", "c#d?e%20f.parquet", "größe/日本.parquet", "x=1/y&z+w.parquet"]
-
-
-def parquet(rows: list[dict[str, Any]], **options: Any) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), sink, **options)
-    return sink.getvalue()
+from tests.corpora.rows import ODD_NAMES, parquet, questions, row
 
 
 def opened(prefix: str, max_rows: int = 0) -> Corpus:
     return open_corpus(CorpusSettings("align-anything", f"s3://{BUCKET}/{prefix}", max_rows))
-
-
-def questions(corpus: Corpus) -> list[str]:
-    return [
-        question
-        for index, file in enumerate(corpus.snapshot.files)
-        for question in corpus.read(index, 0, file.rows)["question"].to_pylist()
-    ]
 
 
 def test_a_prefix_is_a_corpus(s3: S3) -> None:

@@ -19,8 +19,7 @@ from raysae.corpora import CorpusSettings, CorpusSnapshot, contents, open_corpus
 from raysae.errors import DataError
 from tests.corpora.conftest import S3
 from tests.corpora.hub_server import Hub
-from tests.corpora.rows import SCHEMA, row, write_rows
-from tests.corpora.test_objects import parquet
+from tests.corpora.rows import SCHEMA, parquet, row, write_rows
 from tests.reference.corpus_snapshot import snapshot_json
 
 NAMES = st.sampled_from(["a", "b", "c c", "d/a", "d/ü", "d/e/x#1", "f.parquet/part", "zz"])
