@@ -81,6 +81,8 @@ class Deletion:
         `artifacts.using`, and then looks whether it is finished. Here it is made unfinished first,
         and then those are looked for. So one of the two notices the other.
         """
+        if not items:
+            return []
         taken = self._taken
         for item in items:
             if item.reason in {UNREFERENCED, USED_UP}:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from raysae.artifacts.score_table import SCORES
 from raysae.artifacts.uses import USES
-from raysae.errors import RaysaeError
+from raysae.errors import DataError, RaysaeError
 from raysae.storage import Directory, Entry, Upload
 from raysae.upkeep.clock import StorageClock
 from raysae.upkeep.files import FileSurvey, is_left_by_the_dead, survey_files, temporary_part
@@ -156,15 +156,25 @@ def rules_for(root: Directory, plan: Plan, keep: Keep, clock: StorageClock) -> R
 
 
 def used_in(root: Directory, clock: StorageClock) -> set[str]:
-    """Return the artifacts that runs say they read, unless they said so long ago."""
+    """Return the artifacts that runs say they read, unless they said so long ago.
+
+    Raises:
+        DataError: What one of them says cannot be read, so that it may be anything.
+    """
     names: set[str] = set()
     uses = root / USES
     for entry in uses.entries():
         if not clock.is_old(entry.modified) and entry.key.endswith(".json"):
             try:
-                names.update(map(str, uses.read_json(entry.key).get("artifacts", ())))
+                used = uses.read_json(entry.key).get("artifacts")
             except FileNotFoundError:
                 continue  # that run is over
+            if not isinstance(used, list):
+                raise DataError(
+                    f"{uses.describe(entry.key)} does not tell what a run reads; delete it when "
+                    "that run is over, and run again."
+                )
+            names.update(map(str, used))
     return names
 
 

@@ -70,3 +70,16 @@ def test_a_storage_that_tells_no_times(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(StorageError, match="does not tell when"):
         garbage(root)
     assert not StorageClock(time.time(), time.monotonic(), WEEK).is_old(float("nan"))
+
+
+def test_where_nothing_can_be_deleted_one_can_look_around(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = new_storage(tmp_path)
+    sharded(root)
+
+    def denied(self: Directory, name: str) -> None:
+        raise StorageError(f"storage: {name} is denied.")
+
+    monkeypatch.setattr(Directory, "delete", denied)
+    assert garbage(root) == {}

@@ -7,6 +7,7 @@ import pytest
 
 from raysae.artifacts import METADATA_FILE, SPEC_FILE
 from raysae.artifacts.uses import using
+from raysae.errors import DataError
 from raysae.storage import MARKER, TEMPORARY_PREFIX, Directory
 from raysae.storage.temporaries import temporary_name
 from tests.upkeep.builders import (
@@ -119,7 +120,7 @@ def test_left_overs_go_when_they_are_old(root: Directory, later: Callable[[float
     }
     before = files(root)
     for name in left:
-        root.put_bytes(name, b"{}")
+        root.put_bytes(name, b'{"artifacts": []}')
     root.put_bytes(f"{made.name}/data/{dead}", b"12")
     write_scores(root, row_group(), extra=INPUTS)
     before |= {name for name in files(root) if name.startswith("scores/")} - left
@@ -190,3 +191,15 @@ def test_what_is_not_raysaes_stays(tmp_path: Path, capsys: pytest.CaptureFixture
     for name in ("notes", "saes/my best SAE", "scores/stray", "inventions"):
         assert f"note: {name} is no" in said
     assert later.directory.exists(SPEC_FILE)
+
+
+def test_a_use_that_cannot_be_read_may_be_of_anything(
+    root: Directory, later: Callable[[float], None]
+) -> None:
+    weights = sharded(root, "weights")
+    later(2 * WEEK)
+    root.put_bytes("uses/old.json", b"{}")
+    assert garbage(root) == {weights.name: "unreferenced", "uses": "left"}
+    later(0)
+    with pytest.raises(DataError, match=r"uses/old.json does not tell what a run reads"):
+        garbage(root)
