@@ -4,12 +4,11 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from raysae.artifacts import ScoreTable
+from raysae.artifacts import LiveGroup, ScoreTable
 from raysae.pipeline import make
 from raysae.sample import Modality, Sample
 from raysae.scoring import SCORERS, SelectionSettings
@@ -76,10 +75,8 @@ def test_scores_tell_samples_apart(made: Made) -> None:
 def test_one_manifest_lists_all_groups_and_their_marks_count_all_rows(made: Made) -> None:
     chain = made.chain
     table = ScoreTable(chain.root)
-    assert {e["path"] for e in table.live()} >= {
-        chain.row_group(shard, scorer).path
-        for shard in chain.shards(chain.corpus)
-        for scorer in SCORERS
+    assert {live.group for live in table.live()} >= {
+        chain.row_group(shard, scorer) for shard in chain.shards(chain.corpus) for scorer in SCORERS
     }
     assert sum(mark["rows"] for mark in score_marks(chain)) == 96
     assert unfinished_files(path_of(table.directory)) == []
@@ -90,7 +87,9 @@ def test_a_lost_row_group_is_scored_again_and_only_it(made: Made) -> None:
     table = ScoreTable(chain.root)
     lost = chain.row_group(chain.shards(chain.corpus)[1], "l0")
     kept = table.read([lost])
-    (path_of(table.directory) / lost.path).unlink()
+    mark = table.mark(lost)
+    assert mark is not None
+    (path_of(table.directory) / mark["files"][0]["name"]).unlink()
     assert not scores_are_live(chain)
     before = contents(path_of(table.directory) / "data")
     result = make(chain, "scores")
@@ -116,7 +115,7 @@ def test_a_model_that_takes_fewer_rows_has_row_groups_of_its_own(
     there = Chain(replace(made.settings, model=model))
     shards = there.shards(there.corpus)
     worker = ScoreWorker(
-        root=there.root,
+        table=ScoreTable(there.root),
         groups={shard.name: {"random": there.row_group(shard, "random")} for shard in shards},
         reading=Reading.of(there.settings),
         sae=here.sae.directory,
@@ -138,10 +137,10 @@ def test_the_same_rows_cut_into_other_shards_are_counted_once(made: Made) -> Non
     groups = [other.row_group(shard, "random") for shard in other.shards(other.corpus)]
     assert [(group.start, group.stop) for group in groups] == [(0, 48), (48, 96)]
     for group in groups:
-        table.write(group, rows.slice(group.start, 48), {"rows": 48})
+        table.write(group, rows.slice(group.start, 48), {"rejections": []})
     table.publish(groups)
     live = _live_random(here, table)
-    assert sum(entry["rows"] for entry in live) == 96
+    assert sum(entry.rows for entry in live) == 96
     assert not scores_are_live(here)
     # A job that is under way goes on with its own row groups.
     by_random = Chain(replace(made.settings, select=SelectionSettings("random", n=7)))
@@ -152,10 +151,10 @@ def test_the_same_rows_cut_into_other_shards_are_counted_once(made: Made) -> Non
     assert again is not None
     assert again.resumed
     assert scores_are_live(here)
-    assert [entry["rows"] for entry in _live_random(here, table)] == [32, 32, 32]
+    assert [entry.rows for entry in _live_random(here, table)] == [32, 32, 32]
 
 
-def _live_random(chain: Chain, table: ScoreTable) -> list[dict[str, Any]]:
+def _live_random(chain: Chain, table: ScoreTable) -> list[LiveGroup]:
     """The corpus' live row groups by `random`; other corpora share the storage."""
-    mine = {"corpus": chain.settings.corpus.name, "scorer": "random"}
-    return [entry for entry in table.live() if {name: entry[name] for name in mine} == mine]
+    mine = (chain.settings.corpus.name, "random")
+    return [entry for entry in table.live() if (entry.corpus, entry.scorer) == mine]

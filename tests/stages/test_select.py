@@ -87,7 +87,7 @@ def test_metadata_adds_up(made: Made) -> None:
     assert (metadata["rows"], metadata["scored"], metadata["rejected"]) == (48, 96, 0)
     assert metadata["cutoff"] == ranked(chain)[47][0]
     directory = path_of(chain.subset.directory) / "data"
-    assert metadata["files"] == sorted(path.name for path in directory.iterdir())
+    assert metadata["data_files"] == sorted(f"data/{path.name}" for path in directory.iterdir())
     assert unfinished_files(path_of(chain.subset.directory)) == []
 
 
