@@ -49,21 +49,25 @@ def test_the_page_names_the_version() -> None:
 @pytest.mark.ray
 def test_a_reader_written_from_the_page_reads_all_there_is(made: Made) -> None:
     chain, root = made.chain, path_of(made.chain.root)
-    kinds = {path.name for path in root.iterdir() if any(path.glob("*"))} - {"scores"}
-    assert kinds == {"activations", "reports", "saes", "snapshots", "subsets", "weights"}
+    made_here = (
+        *(chain.snapshot, chain.sae_snapshot, chain.activations, chain.sae),
+        *(chain.weights, chain.subset, chain.report),
+    )
     found = {}
-    for kind in kinds:
-        for directory in (root / kind).iterdir():
-            artifact = read_artifact(directory)
-            assert artifact is not None, directory
-            found[directory.name] = artifact
-            there = {p.relative_to(directory).as_posix() for p in directory.rglob("*.*")}
-            marks = {f"{shard}.done.json" for shard in artifact.marks}
-            assert there == {*artifact.files, *marks, "spec.json", "metadata.json"}
+    for artifact in made_here:
+        directory = path_of(artifact.directory)
+        read = read_artifact(directory)
+        assert read is not None, directory
+        found[artifact.id] = read
+        there = {p.relative_to(directory).as_posix() for p in directory.rglob("*.*")}
+        marks = {f"{shard}.done.json" for shard in read.marks}
+        assert there == {*read.files, *marks, "spec.json", "metadata.json"}
     cache = found[chain.activations.id]
     assert sum(mark["rows"] for mark in cache.marks.values()) == cache.metadata["rows"] == 64
     assert cache.spec["inputs"]["corpus"] in found
+    # Other tests score other corpora on the same storage.
     scores = read_scores(root)
+    scores = scores.filter(pa.compute.equal(scores["corpus"], chain.settings.corpus.name))
     ordinals = list(range(chain.corpus.snapshot.rows))
     for scorer in SCORERS:
         mine = scores.filter(pa.compute.equal(scores["scorer"], scorer))
