@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from raysae.storage import Directory, storage_at
+
+if TYPE_CHECKING:
+    from tests.counted_s3 import CountedS3
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -38,18 +43,28 @@ def shared_ray() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.delenv("RAY_ADDRESS", raising=False)
-        ray.init(
-            address="local",
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            _temp_dir=temporary,
-        )
         try:
+            ray.init(
+                address="local",
+                num_cpus=2,
+                include_dashboard=False,
+                log_to_driver=False,
+                _temp_dir=temporary,
+            )
             yield
         finally:
             ray.shutdown()
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def no_ray_of_its_own(request: pytest.FixtureRequest) -> Iterator[None]:
+    """See that no test leaves a Ray behind that the tests on the shared one would meet."""
+    yield
+    ray = sys.modules.get("ray")
+    if ray is not None and "shared_ray" not in request.fixturenames and ray.is_initialized():
+        ray.shutdown()
+        pytest.fail("this test connected to Ray without the fixture shared_ray")
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +85,15 @@ def s3_server() -> Iterator[str]:
         for name, value in server.environment.items():
             patch.setenv(name, value)
         yield server.endpoint
+
+
+@pytest.fixture(scope="session")
+def counting_s3() -> Iterator[CountedS3]:
+    """An S3 in this process that counts the requests: one, because moto's content is global."""
+    from tests.counted_s3 import counted_s3
+
+    with counted_s3() as server:
+        yield server
 
 
 def make_storage_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:

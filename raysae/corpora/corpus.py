@@ -138,10 +138,10 @@ class Corpus(ABC):
         if found != stop - start:
             raise DataError(f"{file.uri} changed since the job began; run the job again.")
 
-    def read_samples(self, shard: ShardSpec) -> list[Sample | Rejection]:
-        """Read one shard's rows as samples and rejections, one per row, in order."""
+    def read_samples(self, shard: ShardSpec) -> Iterator[Sample | Rejection]:
+        """Read one shard, and yield its rows as samples and rejections, one per row, in order."""
         table = self.read(shard.file_index, shard.start, shard.stop, self.columns)
-        return list(self.samples(table, shard.first_ordinal))
+        yield from self.samples(table, shard.first_ordinal)
 
     def all_samples(self) -> Iterator[Sample | Rejection]:
         """Read every row, in order, a few at a time."""

@@ -11,6 +11,8 @@ import numpy as np
 from raysae.errors import RejectedSampleError
 from raysae.models import HiddenStateModel, ModelSettings, PreparedSample, load_hidden_state_model
 from raysae.sample import Modality, Rejection, Sample, TokenBatch
+from raysae.stages._trials import LIMITS
+from raysae.stages._watchdog import ends_process_after
 from raysae.stages.chain import ChainSettings
 
 
@@ -74,7 +76,9 @@ class HiddenStates:
                 shard.rejections.append(row)
                 continue
             try:
-                shard.prepared.append(self.model.prepare(row))
+                with ends_process_after(LIMITS.row_s):
+                    prepared = self.model.prepare(row)
+                shard.prepared.append(prepared)
                 shard.samples.append(row)
             except RejectedSampleError as error:
                 shard.rejections.append(

@@ -32,6 +32,8 @@ from raysae.sample import Rejection, Sample
 from raysae.settings import RunSettings
 from raysae.stages._capacity import Resources, check_fits
 from raysae.stages._careful import careful_read, reject_deadly
+from raysae.stages._trials import LIMITS
+from raysae.stages._watchdog import watched
 from raysae.stages.connection import connect
 from raysae.storage import Directory
 
@@ -224,16 +226,19 @@ def _read_shard(row: dict[str, str], corpus: Corpus, attempts: Attempts) -> dict
 
 
 def _read_at_once(corpus: Corpus, task: ShardTask) -> list[Sample | Rejection]:
-    """Read and validate rows in this process."""
-    shard = task.shard
-    if task.ordinals is None:
-        return corpus.read_samples(shard)
+    """Read and validate rows in this process, which ends if one of them takes too long."""
+    shard, ordinals = task.shard, task.ordinals
+    samples = corpus.read_samples(shard) if ordinals is None else _drawn(corpus, shard, ordinals)
+    return list(watched(samples, LIMITS.load_s, LIMITS.row_s))
+
+
+def _drawn(
+    corpus: Corpus, shard: ShardSpec, ordinals: Sequence[int]
+) -> Iterator[Sample | Rejection]:
+    """Read a shard, and validate only some of its rows."""
     table = corpus.read(shard.file_index, shard.start, shard.stop, corpus.columns)
-    return [
-        sample
-        for ordinal in task.ordinals
-        for sample in corpus.samples(table.slice(ordinal - shard.first_ordinal, 1), ordinal)
-    ]
+    for ordinal in ordinals:
+        yield from corpus.samples(table.slice(ordinal - shard.first_ordinal, 1), ordinal)
 
 
 class _WorkerActor:

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -68,13 +71,14 @@ def run_ranks(
     Raises:
         SettingsError: The ranks can never run at the same time on this cluster.
         RaysaeError: What a rank raised. It would be raised again, so nothing is restarted for it.
+        KeyboardInterrupt, SystemExit: SIGINT came.
     """
     connect()
     size = Resources(plan.cpus, plan.gpus)
     check_fits(f"{plan.workers} rank(s) of {size} each", [size] * plan.workers, plan.settings)
     for failures in range(plan.max_failures + 1):
         try:
-            with unwrapped_errors():
+            with unwrapped_errors(), _restored_interrupt():
                 _trainer(rank, arguments, plan).fit()
         except ControllerError as error:
             # Ray Train restarts ranks that were lost while they ran, but not all of those that
@@ -86,6 +90,27 @@ def run_ranks(
             sys.stdout.flush()
         else:
             return
+
+
+@contextmanager
+def _restored_interrupt() -> Iterator[None]:
+    """Undo what Ray Train does to SIGINT.
+
+    Its own answer is left in place when the ranks are gone, where a later Ctrl-C would meet it; and
+    it ends the process, now with exit code 0 as if all were done, now with 1.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no answer can be set here, by Ray Train neither
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stop:
+        if stop.code:
+            raise
+        raise KeyboardInterrupt from stop
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _trainer(rank: RankFunction, arguments: Mapping[str, Any], plan: RankPlan) -> TorchTrainer:

@@ -271,7 +271,8 @@ class Chain:
             "saes",
             SAE_VERSION,
             {"sae": asdict(self.settings.sae)},
-            {"activations": self.activations.id},
+            # The corpus too: a used-up cache may be removed, and with it what it was made from.
+            {"activations": self.activations.id, "corpus": self.sae_snapshot.id},
         )
 
     @cached_property
@@ -296,6 +297,16 @@ class Chain:
         lineage = self._lineage(shard.file_index, scorer)
         return RowGroup(name, scorer, lineage, shard.start, shard.stop)
 
+    def score_inputs(self, scorer: str) -> dict[str, str]:
+        """Return what a mark of a row group tells it was made from, so that it is not removed."""
+        return {"corpus": self.snapshot.id, **self._scored_by(scorer)}
+
+    def _scored_by(self, scorer: str) -> dict[str, str]:
+        """Return the artifacts beside the corpus that determine a scorer's scores."""
+        if scorer in SAE_SCORERS:
+            return {"sae": self.sae.id, "weights": self.weights.id}
+        return {}
+
     def _lineage(self, file_index: int, scorer: str) -> str:
         """Hash everything but the row range that determines a row group, once for each file."""
         known = self._lineages.get((file_index, scorer))
@@ -308,9 +319,8 @@ class Chain:
                 "version": SCORER_VERSION,
                 "settings": asdict(self.settings.score),
                 "model": self.model_content,
+                **self._scored_by(scorer),
             }
-            if scorer in SAE_SCORERS:
-                content |= {"sae": self.sae.id, "weights": self.weights.id}
             known = self._lineages[file_index, scorer] = content_id(content)
         return known
 

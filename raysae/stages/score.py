@@ -39,6 +39,7 @@ class ScoreWorker:
         reading: How samples are read.
         sae: Directory of the SAE.
         weights: Directory of the feature weights.
+        inputs: What each scorer's marks tell they were made from.
         score: δ and the readings.
     """
 
@@ -50,10 +51,12 @@ class ScoreWorker:
         reading: Reading,
         sae: Directory,
         weights: Directory,
+        inputs: Mapping[str, Mapping[str, str]],
         score: ScoreSettings,
     ) -> None:
         self.table = table
         self.groups = groups
+        self.inputs = inputs
         self.score = score
         self.weights = read_weights(weights)
         self.encoder = Encoder(reading, sae)
@@ -71,7 +74,8 @@ class ScoreWorker:
             for scorer, table in scored.items():
                 parts[scorer].append(table)
         for scorer, group in self.groups[shard.name].items():
-            self.table.write(group, _in_corpus_order(parts[scorer]), ready.mark())
+            extra = {**ready.mark(), "inputs": dict(self.inputs[scorer])}
+            self.table.write(group, _in_corpus_order(parts[scorer]), extra)
         return ready.counts()
 
 
@@ -103,6 +107,7 @@ def run_score(chain: Chain) -> StageResult:
             "reading": Reading.of(settings),
             "sae": chain.sae.directory,
             "weights": chain.weights.directory,
+            "inputs": {scorer: chain.score_inputs(scorer) for scorer in SCORERS},
             "score": settings.score,
         },
         attempts=table.directory / ATTEMPTS,

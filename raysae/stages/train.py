@@ -84,8 +84,9 @@ def run_train(chain: Chain) -> StageResult:
         DataError: The cache is empty or damaged, or training diverged.
     """
     artifact = chain.sae
-    task = _train_task(chain)
+    # First, so that nobody removes the cache as used up while its metadata is read.
     artifact.begin()
+    task = _train_task(chain)
     started = time.monotonic()
     outcome = Outcome(artifact)
     resumed = outcome.read() is not None or Checkpoints(outcome.work / CHECKPOINTS).newest()
@@ -249,7 +250,8 @@ def _write_outcome(
     """Write the finished SAE, its training curve, and how well it does on held-out tokens."""
     sae = trainer.finished_sae()
     metadata = {
-        "model_name": task.model.path,
+        # Without the directories: where a model lies on one machine concerns nobody else.
+        "model_name": Path(task.model.path).name,
         "hook_name": f"resid_post.{task.model.layer}",
         "raysae_id": task.artifact.id,
     }

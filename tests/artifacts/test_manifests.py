@@ -142,15 +142,15 @@ def test_a_damaged_manifest_is_named_and_the_one_before_it_is_found_without_it(
     assert [row.lineage for row in manifests.latest()] == ["x"]
 
 
-def test_opening_takes_two_requests_and_publishing_three(s3: CountedS3) -> None:
-    manifests = Manifests(s3.root("manifests") / "of-a-table")
+def test_opening_takes_two_requests_and_publishing_three(counting_s3: CountedS3) -> None:
+    manifests = Manifests(counting_s3.root("manifests") / "of-a-table")
     manifests.append(table(("x", 0, 4)))
-    s3.requests.clear()
+    counting_s3.requests.clear()
     manifests.latest()
-    assert s3.requests == {"LIST": 1, "GET": 1}
-    s3.requests.clear()
+    assert counting_s3.requests == {"LIST": 1, "GET": 1}
+    counting_s3.requests.clear()
     manifests.append(table(("y", 0, 4)))
-    assert s3.requests == {"LIST": 1, "GET": 1, "PUT": 1}
+    assert counting_s3.requests == {"LIST": 1, "GET": 1, "PUT": 1}
 
 
 # -- what replaces what

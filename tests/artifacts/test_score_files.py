@@ -103,21 +103,25 @@ def test_the_mark_of_another_row_group_is_none(table: ScoreTable) -> None:
 
 @pytest.mark.usefixtures("few_are_many")
 def test_republishing_reads_no_mark_and_lists_each_piece_once(
-    bucket_table: ScoreTable, s3: CountedS3
+    bucket_table: ScoreTable, counting_s3: CountedS3
 ) -> None:
     add(bucket_table, *GROUPS)
-    s3.requests.clear()
+    counting_s3.requests.clear()
     assert bucket_table.publish(GROUPS) == 1
-    assert s3.requests.pop("GET") == 2  # the manifest: to know the files by, and to be replaced
-    looked_up = sum(s3.requests.values())
-    s3.requests.clear()
+    assert (
+        counting_s3.requests.pop("GET") == 2
+    )  # the manifest: to know the files by, and to be replaced
+    looked_up = sum(counting_s3.requests.values())
+    counting_s3.requests.clear()
     assert bucket_table.missing(GROUPS).groups == []
-    assert s3.requests.pop("GET") == 1
-    assert sum(s3.requests.values()) == looked_up - 1
+    assert counting_s3.requests.pop("GET") == 1
+    assert sum(counting_s3.requests.values()) == looked_up - 1
 
 
-def test_a_thousand_row_groups_take_few_requests(bucket_table: ScoreTable, s3: CountedS3) -> None:
+def test_a_thousand_row_groups_take_few_requests(
+    bucket_table: ScoreTable, counting_s3: CountedS3
+) -> None:
     groups = [part(n, n + 1) for n in range(score_files.MANY)]
-    s3.requests.clear()
+    counting_s3.requests.clear()
     assert bucket_table.missing(groups).groups == groups
-    assert sum(s3.requests.values()) < 10
+    assert sum(counting_s3.requests.values()) < 10

@@ -328,7 +328,7 @@ def test_a_job_that_cuts_otherwise_replaces_while_this_one_publishes(tmp_path: P
 
 
 def test_the_same_files_with_the_same_bytes_on_both(
-    table: ScoreTable, bucket_table: ScoreTable, s3: CountedS3
+    table: ScoreTable, bucket_table: ScoreTable, counting_s3: CountedS3
 ) -> None:
     for one in (table, bucket_table):
         add(one, part(0, 4, corpus="a/b = ü"), part(4, 8))

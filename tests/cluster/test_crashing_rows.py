@@ -19,9 +19,11 @@ DEADLY = {
     SHARD_ROWS: ("samples", "kill"),
     SHARD_ROWS + 1: ("samples", "exit"),
     4 * SHARD_ROWS + 5: ("read", "abort"),
+    5 * SHARD_ROWS + 2: ("samples", "hang"),
+    6 * SHARD_ROWS: ("prepare", "hang"),
     7 * SHARD_ROWS + 3: ("prepare", "segfault"),
 }
-"""Rows in four of the shards, the last of them in an actor's hands."""
+"""Rows in six of the shards, the last two of them in an actor's hands."""
 
 
 def test_rows_that_kill_cost_themselves_alone(head, tiny_model, tmp_path):
@@ -32,6 +34,8 @@ def test_rows_that_kill_cost_themselves_alone(head, tiny_model, tmp_path):
         *options(storage, tiny_model),
         f"--sae_corpus.name={CRASHING}",
         f"--sae_corpus.path={corpus.parent}",
+        # Each of two rows ends an actor twice.
+        "--run.max_retries=4",
     ]
     ended = run_job(head, argv, tmp_path / "job.log", submit_options())
     assert ended.exit_code == ended.client == 0, ended.output[-6000:]
@@ -42,7 +46,8 @@ def test_rows_that_kill_cost_themselves_alone(head, tiny_model, tmp_path):
     kept = [row for row in range(ROWS) if row not in DEADLY]
     assert cached_ids(cache) == sorted(snapshot.sample_id(row) for row in kept)
     rejections = [r for mark in marks(cache) for r in read(mark)["rejections"]]
-    assert {r["ordinal"]: r["reason"] for r in rejections} == dict.fromkeys(
-        DEADLY, "crashes-decoder"
-    )
+    assert {r["ordinal"]: r["reason"] for r in rejections} == {
+        ordinal: "decoder-timeout" if death == "hang" else "crashes-decoder"
+        for ordinal, (_, death) in DEADLY.items()
+    }
     wait_until_idle(head.process.pid)

@@ -1,7 +1,7 @@
 """Two ranks on slices train the same SAE as one rank on the whole batch."""
 
 import os
-import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,10 +16,14 @@ from tests.sae.training import BATCH, D, batch, modality, settings, trainer
 STEPS = 25
 
 
-def train_slices(rank: int, port: int, directory: str) -> None:
-    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = "127.0.0.1", str(port)
+def train_slices(rank: int, directory: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+    # A file to meet at, because a port that was free may be taken a moment later; and the loop-back
+    # device, because a machine's own name may not resolve.
+    if sys.platform == "linux":
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    meeting = (Path(directory) / "meeting").as_uri()
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     for architecture in ("relu", "topk"):
         # An odd batch: the ranks' slices differ by one token. Rank 1's own sample must not count.
         chosen = settings(architecture, batch_tokens=BATCH - 1)
@@ -43,10 +47,7 @@ def train_slices(rank: int, port: int, directory: str) -> None:
 
 
 def test_two_ranks_equal_one(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    spawn(train_slices, args=(port, str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
+    spawn(train_slices, args=(str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
     for architecture in ("relu", "topk"):
         alone = trainer(architecture, batch_tokens=BATCH - 1)
         logged = []

@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import pickle
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,7 @@ class DeadlyCorpus(Corpus):
     def samples(self, table: Any, first_ordinal: int) -> Any:
         raise NotImplementedError
 
-    def read_samples(self, shard: ShardSpec) -> list[Sample | Rejection]:
+    def read_samples(self, shard: ShardSpec) -> Iterator[Sample | Rejection]:
         (self.tries / f"{time.time_ns()}-{os.getpid()}").touch()
         os._exit(1)
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,10 @@ def note_start(directory: Path) -> int:
 
     (directory / f"start-{time.time_ns()}-{os.getpid()}").touch()
     return int(ray.train.get_context().get_world_rank())
+
+
+def note_start_of(config: dict[str, Any]) -> None:
+    note_start(config["directory"])
 
 
 def test_an_error_of_ours_ends_all_ranks_at_once(tmp_path: Path) -> None:
@@ -65,6 +71,33 @@ def test_a_rank_that_is_lost_at_its_start_is_started_again(tmp_path: Path) -> No
 
     run_ranks(rank, {"directory": tmp_path}, ranks(1, max_failures=1))
     assert starts(tmp_path) == 2
+
+
+def test_an_interrupt_ends_the_ranks_as_elsewhere(tmp_path: Path) -> None:
+    """Ray Train's own answer to SIGINT may end with exit code 0, and stays."""
+
+    def rank(config: dict[str, Any]) -> None:
+        note_start(config["directory"])
+        time.sleep(600)
+
+    def interrupt() -> None:
+        while not starts(tmp_path):
+            time.sleep(0.1)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    main = threading.main_thread().ident
+    assert main is not None
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=interrupt, daemon=True).start()
+    try:
+        with pytest.raises((KeyboardInterrupt, SystemExit)) as stop:
+            run_ranks(rank, {"directory": tmp_path}, ranks(1))
+        assert not isinstance(stop.value, SystemExit) or stop.value.code
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    run_ranks(note_start_of, {"directory": tmp_path}, ranks(1))
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_ranks_that_never_fit_are_refused_instead_of_waited_for(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,14 @@ class Unstartable(Work):
             DEATHS[self.how]()
 
     def work(self, request: Any) -> None: ...
+
+
+@pytest.fixture
+def restored_interrupt() -> Iterator[None]:
+    """Python's own answer to SIGINT, which a shell lets its background jobs ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def only_child() -> psutil.Process:
@@ -290,8 +299,10 @@ def test_nothing_is_left_open() -> None:
     assert no_child()
 
 
-def test_an_interrupt_ends_the_child_too() -> None:
-    interrupt = threading.Timer(0.5, lambda: signal.raise_signal(signal.SIGINT))
+def test_an_interrupt_ends_the_child_too(restored_interrupt: None) -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+    interrupt = threading.Timer(0.5, lambda: signal.pthread_kill(main, signal.SIGINT))
     with Trials(Obedient(), Limits()) as trials:
         assert trials.run(("echo", 1)) == 1
         interrupt.start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from raysae.upkeep.clock import storage_clock
 from raysae.upkeep.deletion import Deletion
 from raysae.upkeep.garbage import Keep, plan_garbage
 from raysae.upkeep.inventory import artifacts
-from tests.counted_s3 import CountedS3, counted_s3
+from tests.counted_s3 import CountedS3
 from tests.upkeep.builders import WEEK, new_storage, sharded
 
 SHARDS = 350
@@ -23,17 +23,16 @@ SHARDS = 350
 
 
 @pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CountedS3]:
+def s3(tmp_path_factory: pytest.TempPathFactory, counting_s3: CountedS3) -> CountedS3:
     """A store with a finished artifact and one that lacks a shard."""
     path = tmp_path_factory.mktemp("storage")
     root = new_storage(path)
     sharded(root, shards=SHARDS)
     sharded(root, shards=SHARDS + 1, done=SHARDS, number=1)
-    with counted_s3() as server:
-        for file in Path(path).rglob("*"):
-            if file.is_file():
-                server.put(f"s/{file.relative_to(path).as_posix()}", file.read_bytes())
-        yield server
+    for file in Path(path).rglob("*"):
+        if file.is_file():
+            counting_s3.put(f"s/{file.relative_to(path).as_posix()}", file.read_bytes())
+    return counting_s3
 
 
 def counted(s3: CountedS3, act: Callable[[Directory], object]) -> Counter[str]:

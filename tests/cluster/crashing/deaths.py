@@ -12,6 +12,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -83,3 +84,8 @@ def make_prepare_deadly(llava_next_model: Any) -> None:
         return harmless(self, sample)
 
     llava_next_model.LlavaNext.prepare = prepare
+
+
+def make_impatient(trials: Any) -> None:
+    """Let a row that stalls cost a third of the minute that it may take otherwise."""
+    trials.LIMITS = replace(trials.LIMITS, row_s=20.0)

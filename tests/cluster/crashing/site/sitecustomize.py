@@ -14,6 +14,7 @@ from types import ModuleType
 PATCHES = {
     "raysae.corpora.sources": "register",
     "raysae.models.llava_next_model": "make_prepare_deadly",
+    "raysae.stages._trials": "make_impatient",
 }
 
 
