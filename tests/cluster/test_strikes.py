@@ -57,6 +57,8 @@ def head():
         yield parent
         for process in descendants(parent.pid):
             process.kill()
+        # It waits for them; should one have been overlooked, nobody waits for it.
+        parent.kill()
 
 
 @pytest.fixture
