@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -56,9 +57,8 @@ def head():
         parent.pids = [int(pid) for pid in parent.stdout.readline().split()]
         yield parent
         for process in descendants(parent.pid):
-            process.kill()
-        # It waits for them; should one have been overlooked, nobody waits for it.
-        parent.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 @pytest.fixture
