@@ -154,10 +154,10 @@ def make(chain: Chain, kind: str) -> StageResult | None:
 
 def _make_in_use(chain: Chain, kind: str) -> StageResult | None:
     """Make an artifact while nobody removes what it is made from."""
-    if STAGES[kind].finished(chain):
+    missing, found = _survey(chain, kind)
+    if not missing:
         sys.stdout.write(f"{kind}: finished before, {STAGES[kind].where(chain)}\n")
         return None
-    missing, found = _survey(chain, kind)
     resumed = bool(found)
     for name in missing:
         stage = STAGES[name]

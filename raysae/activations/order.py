@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from raysae.activations.seeded import mix, random_keys, shuffled_index
+from raysae.activations.seeded import random_keys, shuffled_index
 from raysae.errors import DataError, SettingsError
+from raysae.splitmix import mix
 
 
 class _Epoch(NamedTuple):

@@ -11,6 +11,8 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
+from raysae.splitmix import mix
+
 _MASK_64 = (1 << 64) - 1
 
 FEISTEL_ROUNDS = 6
@@ -61,17 +63,6 @@ def shuffled_index(
         pending_m, value_m = pending_m[outside_m], value_m[outside_m]
         size_m, key_m = size_m[outside_m], key_m[outside_m]
     return result_n
-
-
-def mix(value_n: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Return SplitMix64's finaliser of each value, uint64 (n,): every input bit moves every other.
-
-    Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, OOPSLA 2014.
-    """
-    value_n = value_n + np.uint64(0x9E3779B97F4A7C15)
-    value_n = (value_n ^ (value_n >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value_n = (value_n ^ (value_n >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value_n ^ (value_n >> np.uint64(31))
 
 
 def _feistel(

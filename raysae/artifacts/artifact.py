@@ -24,7 +24,7 @@ from raysae.artifacts.files import (
     records_to_json,
 )
 from raysae.artifacts.ids import content_id, plain
-from raysae.artifacts.marks import Mark, ShardState, mark_name, read_mark, read_marks, write_mark
+from raysae.artifacts.marks import Mark, ShardState, mark_name, read_marks, write_mark
 from raysae.artifacts.shard_list import shard_files, write_shard_list
 from raysae.artifacts.shards import ShardSpec
 from raysae.artifacts.versions import package_versions
@@ -186,10 +186,6 @@ class Artifact:
     ) -> Mark:
         """Say that a shard is complete, and return the mark that counts; see `marks.write_mark`."""
         return write_mark(self.directory, shard, files, content)
-
-    def shard_mark(self, shard: str) -> Mark | None:
-        """Return a shard's mark if the shard is complete, else None."""
-        return read_mark(self.directory, shard)
 
     def states(self, shards: Iterable[ShardSpec]) -> Iterator[ShardState]:
         """Yield what is known of every shard, in order."""

@@ -26,7 +26,7 @@ from raysae.artifacts.files import Publication
 from raysae.artifacts.manifest_file import LiveGroup, Manifest, as_rows
 from raysae.artifacts.manifests import Manifests
 from raysae.artifacts.marks import Mark, read_mark, write_mark
-from raysae.artifacts.row_groups import DATA, MARKS, SCORE_SCHEMA, RowGroup
+from raysae.artifacts.row_groups import SCORE_SCHEMA, RowGroup
 from raysae.artifacts.score_files import (
     MANY,
     GroupState,
@@ -35,16 +35,13 @@ from raysae.artifacts.score_files import (
     read_files,
     read_group_marks,
 )
-from raysae.storage import Directory, Entry
+from raysae.storage import Directory
 
 Item = TypeVar("Item")
 
 SCORES = "scores"
 MANIFESTS = "manifests"
 """Directories: the table's in the storage, and the manifests' in the table."""
-
-KEPT_MANIFESTS = 10
-"""How many manifests keep what they list from being collected, unless told otherwise."""
 
 _MARKS_AT_ONCE = 1024
 _FILES_AT_ONCE = 64
@@ -203,30 +200,6 @@ class ScoreTable:
         for live in self.manifests.read(number):
             yield live.path
             yield live.mark
-
-    def referenced_files(self, manifests: int = KEPT_MANIFESTS) -> Iterator[str]:
-        """Yield, once each, the data files and marks that the latest manifests list."""
-        seen: set[str] = set()
-        for number in self.manifests.numbers()[-manifests:]:
-            for name in self.files_of(number):
-                if name not in seen:
-                    seen.add(name)
-                    yield name
-
-    def unreferenced_files(self, manifests: int = KEPT_MANIFESTS) -> Iterator[Entry]:
-        """Yield the data files and marks that none of the latest manifests lists.
-
-        Among them are those of runs that have not published yet: only their age tells. A mark is to
-        be removed before its data file.
-        """
-        # Listed first: what is published meanwhile is then referenced, or not listed at all.
-        there = [
-            entry._replace(key=f"{name}/{entry.key}")
-            for name in (MARKS, DATA)
-            for entry in (self.directory / name).entries()
-        ]
-        referenced = set(self.referenced_files(manifests))
-        yield from (entry for entry in there if entry.key not in referenced)
 
     # -- inside
 

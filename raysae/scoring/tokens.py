@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from raysae.errors import DataError
 from raysae.sample import Modality
+from raysae.splitmix import GOLDEN_GAMMA, mix
 
 if TYPE_CHECKING:
     from raysae.sae import Codes
@@ -25,7 +26,6 @@ NEITHER = 2
 """The side of a token that counts for no modality."""
 
 _DRAW_BLOCK = 1 << 20
-_GOLDEN_GAMMA = 0x9E3779B97F4A7C15
 
 
 def token_sides(
@@ -95,7 +95,7 @@ def draw_ordinals(n_rows: int, n_samples: int, seed: int) -> Int64Array:
     hashes = np.empty(0, dtype=np.uint64)
     for start in range(0, n_rows, _DRAW_BLOCK):
         block = np.arange(start, min(start + _DRAW_BLOCK, n_rows), dtype=np.int64)
-        block_hashes = _mix(block.astype(np.uint64), seed)
+        block_hashes = _hashes(block.astype(np.uint64), seed)
         if len(hashes) == n_samples:
             lower = block_hashes < hashes[-1]
             block, block_hashes = block[lower], block_hashes[lower]
@@ -112,10 +112,7 @@ def random_score(sample_id: str, seed: int) -> float:
     return (int.from_bytes(digest, "big") >> 11) / float(1 << 53)
 
 
-def _mix(value: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.uint64]:
-    """Return the splitmix64 hash of each value, salted with the seed."""
+def _hashes(value_n: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.uint64]:
+    """Return a hash of each value, salted with the seed."""
     salt = int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=8).digest(), "big")
-    mixed = (value + np.uint64(1)) * np.uint64(_GOLDEN_GAMMA) + np.uint64(salt)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+    return mix(value_n * GOLDEN_GAMMA + np.uint64(salt))

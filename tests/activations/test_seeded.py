@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from raysae.activations.seeded import (
     FEISTEL_ROUNDS,
     draw,
-    mix,
     permutation,
     random_keys,
     shuffled_index,
 )
+from raysae.splitmix import mix
 from tests.reference import activations as reference
 
 

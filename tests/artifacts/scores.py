@@ -89,3 +89,12 @@ def data_file(table: ScoreTable, group: RowGroup) -> Path:
     mark = table.mark(group)
     assert mark is not None
     return path_of(table, mark["files"][0]["name"])
+
+
+def loose_files(table: ScoreTable, manifests: int = 10) -> set[str]:
+    """Names of the data files and marks that none of the latest manifests lists."""
+    listed = {
+        name for number in table.manifests.numbers()[-manifests:] for name in table.files_of(number)
+    }
+    there = {entry.key for entry in table.directory.entries()}
+    return {name for name in there - listed if name.startswith(("data/", "marks/"))}

@@ -57,8 +57,8 @@ def test_counts_agree_with_files_and_marks(made: Made) -> None:
     assert metadata["image_tokens"] == sum(table["image_tokens"].to_pylist()) > 0
     by_modality = (metadata[f"{name}_tokens"] for name in ("text", "image", "special"))
     assert sum(by_modality) == metadata["tokens"]
-    marks = [chain.activations.shard_mark(f"shard-{n:05d}") for n in range(2)]
-    assert [mark["rows"] for mark in marks if mark] == [32, 32]
+    marks = chain.activations.marks(chain.shards(chain.sae_corpus))
+    assert [mark["rows"] for mark in marks] == [32, 32]
     assert metadata["d_in"] == 32
     assert unfinished_files(path_of(chain.activations.directory)) == []
 
