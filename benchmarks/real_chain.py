@@ -3,10 +3,15 @@
 
     python benchmarks/real_shapes.py write CHECKPOINT --blocks 2
     python benchmarks/real_chain.py CHECKPOINT --work DIRECTORY --rows 16
+    python benchmarks/real_chain.py CHECKPOINT --work DIRECTORY --rows 16 --s3
 
 The corpus is made of the built-in pictures, enlarged to 672 pixels a side (2,928 image tokens
 each). Each job runs as a user would start it, in a process of its own; the resident memory of Ray's
 worker processes is sampled while it runs. Results go to `benchmarks/results/real_chain.json`.
+
+With `--s3` the storage is in a bucket of moto's server on this machine, behind the tests' proxy,
+which counts the requests; where a run without it left its storage in the same directory, the
+artifacts' files are compared by their checksums. Results go to `real_chain_s3.json`.
 """
 
 from __future__ import annotations
@@ -21,18 +26,26 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from raysae.corpora import CorpusSettings, open_corpus
-
 REPOSITORY = Path(__file__).resolve().parents[1]
-RESULTS = REPOSITORY / "benchmarks" / "results" / "real_chain.json"
+sys.path.insert(0, str(REPOSITORY))
+
+from raysae.corpora import CorpusSettings, open_corpus  # noqa: E402
+from raysae.storage import Directory, storage_at  # noqa: E402
+from tests.cluster.s3_proxy import s3_proxy  # noqa: E402
+from tests.cluster.s3_server import s3_server  # noqa: E402
+
+RESULTS = REPOSITORY / "benchmarks" / "results"
 SIDE = 672
 GIB = 2**30
 WORKERS = ("ray::MapWorker", "ray::RayTrainWorker", "ray::merge_states")
@@ -129,7 +142,7 @@ def planned(output: str) -> dict[str, dict[str, float]]:
 def chain_options(arguments: argparse.Namespace) -> list[str]:
     """Return the options that all jobs share."""
     options = [
-        *("--storage", str(arguments.work / "storage"), "--model", str(arguments.checkpoint)),
+        *("--storage", arguments.storage, "--model", str(arguments.checkpoint)),
         *("--model.layer", "1", "--model.dtype", "bfloat16"),
         *("--run.token_budget", str(arguments.token_budget)),
         *("--run.cpus_per_actor", "1.5", "--train.cpus_per_worker", "2"),
@@ -153,19 +166,48 @@ def tuning_options(arguments: argparse.Namespace) -> list[str]:
 
 
 def compare(
-    plan: dict[str, dict[str, float]], jobs: dict[str, Measured], storage: Path
+    plan: dict[str, dict[str, float]], jobs: dict[str, Measured], storage: Directory
 ) -> dict[str, tuple[float, float]]:
     """Return name → (planned, measured), in GiB; the weights' actors and the scores' are alike."""
-    caches = (storage / "activations").rglob("shard-*.arrow")
-    cached = sum(file.stat().st_size for file in caches if ".samples." not in file.name) / GIB
+    cached = sum(
+        entry.size
+        for entry in (storage / "activations").entries()
+        if entry.key.endswith(".arrow") and "/shard-" in entry.key and ".samples." not in entry.key
+    )
     peaks = {name: job.peak_gib for name, job in jobs.items()}
     return {
-        "cache on disk": (plan["cache"]["disk_gib"], cached),
+        "cache on disk": (plan["cache"]["disk_gib"], cached / GIB),
         "cache": (plan["cache"]["worker_gib"], peaks["cache"]["ray::MapWorker"]),
         "train": (plan["train"]["worker_gib"], peaks["train"]["ray::RayTrainWorker"]),
         "score": (plan["score"]["worker_gib"], peaks["filter"]["ray::MapWorker"]),
         "finetune": (plan["finetune"]["worker_gib"], peaks["finetune"]["ray::RayTrainWorker"]),
     }
+
+
+def differing(here: Directory, there: Directory) -> list[str]:
+    """Return the files of artifacts and scores that two storages do not have alike.
+
+    What tells when and how long something ran is left out: metadata, reports.
+    """
+
+    def sizes(storage: Directory) -> dict[str, int]:
+        told = ("metadata.json", "spec.json", "report.html", "raysae.json")
+        return {e.key: e.size for e in storage.entries() if not e.key.endswith(told)}
+
+    first, second = sizes(here), sizes(there)
+    return sorted(
+        name
+        for name in first.keys() | second.keys()
+        if first.get(name) != second.get(name) or (here.read_bytes(name) != there.read_bytes(name))
+    )
+
+
+@contextmanager
+def bucket() -> Iterator[tuple[str, Any]]:
+    """Give the URI of a storage in a bucket of this machine, and the proxy before it."""
+    with s3_server("real-shapes") as server, s3_proxy(server.endpoint) as proxy:
+        os.environ.update(server.at(proxy.endpoint).environment)
+        yield "s3://real-shapes/storage", proxy
 
 
 def main() -> None:
@@ -178,8 +220,26 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--token_budget", type=int, default=6144)
     parser.add_argument("--lora_rank", type=int, default=16, help="0: all weights")
+    parser.add_argument("--s3", action="store_true")
     arguments = parser.parse_args()
     write_corpus(arguments.work / "corpus", arguments.rows)
+    arguments.storage = str(arguments.work / "storage")
+    if not arguments.s3:
+        store(measure(arguments), "real_chain.json")
+        return
+    local = storage_at(arguments.storage)
+    with bucket() as (arguments.storage, proxy):
+        results = measure(arguments)
+        results["requests"] = {str(kind): n for kind, n in proxy.requests.items()}
+        print(f"requests: {results['requests']}")
+        if local.exists("raysae.json"):
+            results["differing"] = differing(local, storage_at(arguments.storage))
+            print(f"files that differ from the local storage's: {results['differing']}")
+    store(results, "real_chain_s3.json")
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Plan, run and compare the jobs on one storage."""
     options, tuning = chain_options(arguments), tuning_options(arguments)
     plan = planned(run_job("finetune", [*options, *tuning, "--plan"]).output)
     jobs = {}
@@ -187,11 +247,11 @@ def main() -> None:
         jobs[job] = run_job(job, options + tuning * (job == "finetune"))
         print(f"{job}: {jobs[job].seconds:.0f} s, peaks {jobs[job].peak_gib}", flush=True)
         print("\n".join(x for x in jobs[job].output.splitlines() if not x.startswith("  ")))
-    compared = compare(plan, jobs, arguments.work / "storage")
+    compared = compare(plan, jobs, storage_at(arguments.storage))
     for name, (predicted, peak) in compared.items():
         ratio = peak / predicted
         print(f"{name:14} planned {predicted:.2f} GiB, measured {peak:.2f} ({ratio:.2f}×)")
-    results = {
+    return {
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}",
         "rows": arguments.rows,
@@ -203,8 +263,12 @@ def main() -> None:
             for name, job in jobs.items()
         },
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def store(results: dict[str, Any], name: str) -> None:
+    """Write the results."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / name).write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":
