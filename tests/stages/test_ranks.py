@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ import pytest
 
 from raysae.errors import DataError, SettingsError
 from raysae.stages._ranks import RankPlan, run_ranks
+
+REPOSITORY = Path(__file__).parents[2]
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("shared_ray")]
 
@@ -30,10 +34,6 @@ def note_start(directory: Path) -> int:
 
     (directory / f"start-{time.time_ns()}-{os.getpid()}").touch()
     return int(ray.train.get_context().get_world_rank())
-
-
-def note_start_of(config: dict[str, Any]) -> None:
-    note_start(config["directory"])
 
 
 def test_an_error_of_ours_ends_all_ranks_at_once(tmp_path: Path) -> None:
@@ -73,31 +73,53 @@ def test_a_rank_that_is_lost_at_its_start_is_started_again(tmp_path: Path) -> No
     assert starts(tmp_path) == 2
 
 
+INTERRUPTED = """
+import functools, pathlib, signal, sys, time
+import ray
+from raysae.stages._ranks import RankPlan, run_ranks
+
+ray.init = functools.partial(
+    ray.init, address="local", num_cpus=1, include_dashboard=False, _temp_dir=sys.argv[1]
+)
+
+def rank(config):
+    pathlib.Path(config["started"]).touch()
+    time.sleep(600)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+plan = RankPlan(1, 0.5, 0, 0, ("train.workers", "train.cpus_per_worker"))
+run_ranks(lambda config: None, {}, plan)
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+try:
+    run_ranks(rank, {"started": sys.argv[2]}, plan)
+except (KeyboardInterrupt, SystemExit) as stop:
+    assert not isinstance(stop, SystemExit) or stop.code
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    print("interrupted", flush=True)
+"""
+
+
 def test_an_interrupt_ends_the_ranks_as_elsewhere(tmp_path: Path) -> None:
-    """Ray Train's own answer to SIGINT may end with exit code 0, and stays."""
+    """Ray Train's own answer to SIGINT may end with exit code 0, and stays.
 
-    def rank(config: dict[str, Any]) -> None:
-        note_start(config["directory"])
-        time.sleep(600)
-
-    def interrupt() -> None:
-        while not starts(tmp_path):
-            time.sleep(0.1)
-        signal.pthread_kill(main, signal.SIGINT)
-
-    main = threading.main_thread().ident
-    assert main is not None
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    threading.Thread(target=interrupt, daemon=True).start()
-    try:
-        with pytest.raises((KeyboardInterrupt, SystemExit)) as stop:
-            run_ranks(rank, {"directory": tmp_path}, ranks(1))
-        assert not isinstance(stop.value, SystemExit) or stop.value.code
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
-    run_ranks(note_start_of, {"directory": tmp_path}, ranks(1))
-    assert signal.getsignal(signal.SIGINT) is before
+    In a process of its own, because the ranks' share of the cluster may be held until that ends.
+    """
+    started = tmp_path / "started"
+    with tempfile.TemporaryDirectory(prefix="rs-", dir="/tmp") as temporary:
+        process = subprocess.Popen(
+            [sys.executable, "-c", INTERRUPTED, temporary, str(started)],
+            cwd=REPOSITORY,
+            env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        with process.stdout:
+            while process.poll() is None and not started.exists():
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            assert "interrupted\n" in process.stdout.read()
+        assert process.wait() == 0
 
 
 def test_ranks_that_never_fit_are_refused_instead_of_waited_for(tmp_path: Path) -> None:
