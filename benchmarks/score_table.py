@@ -43,6 +43,7 @@ WRITTEN = 100
 S3_SIZES = (1_000, 10_000)
 MIB = 2**20
 JSON_PEER = "live.json"
+SERIES = "series"
 
 Entry = dict[str, Any]
 
@@ -60,6 +61,12 @@ def row_groups(count: int, shift: int = 0) -> list[RowGroup]:
 def replacing(count: int) -> list[RowGroup]:
     """Return row groups that take the place of the first tenth of each lineage's."""
     return row_groups(count // 10, shift=ROWS // 2)
+
+
+def recut(count: int) -> list[RowGroup]:
+    """Return all row groups, with those in the place of the first tenth."""
+    first = ROWS * (count // 10 // LINEAGES + 1)
+    return replacing(count) + [group for group in row_groups(count) if group.start >= first]
 
 
 def scores() -> pa.Table:
@@ -105,7 +112,7 @@ def write(root: Path, count: int) -> int:
 
 def publish(root: Path, count: int) -> int:
     """Make all row groups live."""
-    return ScoreTable(storage_at(str(root))).publish(row_groups(count))
+    return ScoreTable(storage_at(str(root))).publish(row_groups(count), SERIES)
 
 
 def open_latest(root: Path, count: int) -> int:
@@ -120,8 +127,8 @@ def missing(root: Path, count: int) -> int:
 
 
 def replace_a_tenth(root: Path, count: int) -> int:
-    """Publish row groups that were cut otherwise."""
-    return ScoreTable(storage_at(str(root))).publish(replacing(count))
+    """Publish the series again, a tenth of it cut otherwise."""
+    return ScoreTable(storage_at(str(root))).publish(recut(count), SERIES)
 
 
 def json_publish(root: Path, count: int) -> int:
@@ -255,11 +262,11 @@ def s3_requests(work: Path, count: int) -> dict[str, Any]:
             s3.put(f"{count}/scores/{name}", data)
         table = ScoreTable(s3.root(str(count)))
         calls: dict[str, Callable[[], object]] = {
-            "publish": lambda: table.publish(row_groups(count)),
+            "publish": lambda: table.publish(row_groups(count), SERIES),
             "open": table.live_files,
             "missing": lambda: table.missing(row_groups(count)),
-            "publish again": lambda: table.publish(row_groups(count)),
-            "replace a tenth": lambda: table.publish(replacing(count)),
+            "publish again": lambda: table.publish(row_groups(count), SERIES),
+            "replace a tenth": lambda: table.publish(recut(count), SERIES),
         }
         if count <= S3_SIZES[0]:
             calls["footers open"] = lambda: [

@@ -1,6 +1,6 @@
-"""One manifest of the score table: a Parquet file with one row per live row group.
+"""One manifest of the score table: a Parquet file with one row per live row group and series.
 
-The rows are in `MANIFEST_SCHEMA`, sorted by corpus, scorer, lineage and start. The file's
+The rows are in `MANIFEST_SCHEMA`, sorted by corpus, scorer, series, lineage and start. The file's
 metadata holds the format's version, the manifest's number, that of the one it was made from, and a
 checksum of the whole file: a damaged manifest that opens would lose rows, or count some twice.
 """
@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysae.artifacts.marks import mark_name
 from raysae.artifacts.row_groups import MARKS, RowGroup, key_of_file
 from raysae.errors import DataError
 
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 """Version of the manifests' format."""
 
 MANIFEST_SCHEMA = pa.schema(
@@ -34,10 +35,13 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("rows", pa.int64(), nullable=False),
         pa.field("size", pa.int64(), nullable=False),
         pa.field("sha256", pa.string(), nullable=False),
+        pa.field("series", pa.string(), nullable=False),
+        pa.field("published", pa.int64(), nullable=False),
     ]
 )
 """The first five identify the row group; `path` is its data file below the table's directory, with
-its rows, bytes and SHA-256."""
+its rows, bytes and SHA-256. `series` says which row groups were published together, and `published`
+in which manifest they first were. A row group of several series has a row for each."""
 
 METADATA_KEY = b"raysae_score_manifest"
 """In the file's metadata: JSON with `format_version`, `number`, `parent` and `sha256`, which is
@@ -45,14 +49,14 @@ that of the file with `UNKNOWN` in its place."""
 
 UNKNOWN = "0" * 64
 
-SORTED_BY = ("corpus", "scorer", "lineage", "start")
+SORTED_BY = ("corpus", "scorer", "series", "lineage", "start")
 
 _ROWS_AT_ONCE = 16_384
 _UNREADABLE = (OSError, pa.ArrowException, ValueError, LookupError, TypeError, AttributeError)
 
 
 class LiveGroup(NamedTuple):
-    """One row of a manifest, as `MANIFEST_SCHEMA` says."""
+    """One row of a manifest, as `MANIFEST_SCHEMA` says; of no series where a mark told the rest."""
 
     corpus: str
     scorer: str
@@ -63,6 +67,8 @@ class LiveGroup(NamedTuple):
     rows: int
     size: int
     sha256: str
+    series: str = ""
+    published: int = 0
 
     @property
     def group(self) -> RowGroup:
@@ -92,7 +98,7 @@ class Manifest:
     data: pa.Buffer
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Yield the live row groups, some thousand at a time, sorted.
+        """Yield the rows, some thousand at a time, sorted.
 
         Args:
             columns: Only these of `MANIFEST_SCHEMA`; all of them if None.
@@ -102,14 +108,21 @@ class Manifest:
             yield from file.iter_batches(_ROWS_AT_ONCE, columns=names)
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return the live row groups, sorted, as `batches` yields them."""
+        """Return the rows, sorted, as `batches` yields them."""
         names = MANIFEST_SCHEMA.names if columns is None else list(columns)
         schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in names])
         return pa.Table.from_batches([batch.cast(schema) for batch in self.batches(names)], schema)
 
+    def newest_series(self) -> dict[str, str]:
+        """Return the series of each corpus that was published last."""
+        newest: dict[str, tuple[int, str]] = {}
+        for corpus, series, published in _series_of(self.table(["corpus", "series", "published"])):
+            newest[corpus] = max(newest.get(corpus, (0, "")), (published, series))
+        return {corpus: series for corpus, (_, series) in newest.items()}
+
     @property
     def rows(self) -> int:
-        """Number of live row groups."""
+        """Number of its rows."""
         with pq.ParquetFile(pa.BufferReader(self.data)) as file:
             return int(file.metadata.num_rows)
 
@@ -117,6 +130,27 @@ class Manifest:
         for batch in self.batches():
             for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 yield LiveGroup(*row)
+
+
+def latest_series(rows: pa.Table, count: int) -> pa.Table:
+    """Return the rows of the series that were published last.
+
+    Args:
+        rows: In `MANIFEST_SCHEMA`.
+        count: How many series of each corpus.
+    """
+    by_corpus: dict[str, list[tuple[int, str]]] = {}
+    for corpus, series, published in _series_of(rows):
+        by_corpus.setdefault(corpus, []).append((published, series))
+    kept = [series for found in by_corpus.values() for _, series in sorted(found)[-count:]]
+    return rows.filter(pc.is_in(rows["series"], value_set=pa.array(kept, pa.string())))
+
+
+def _series_of(rows: pa.Table) -> Iterator[tuple[str, str, int]]:
+    """Yield corpus, series and `published` of every series."""
+    found = rows.group_by(["corpus", "series"]).aggregate([("published", "max")])
+    columns = (found[name].to_pylist() for name in ("corpus", "series", "published_max"))
+    return zip(*columns, strict=True)
 
 
 def as_rows(groups: Sequence[LiveGroup]) -> pa.Table:

@@ -4,6 +4,10 @@
 writes a new one, under a name that must be free: of two runs at once the later one finds its number
 taken and starts again from the other one's manifest.
 
+What is published together is a *series*: one run's row groups, in which every sample of a corpus is
+once for each scorer. Of one corpus several may be live, made with other SAEs or of other snapshots;
+together they would count samples twice, so a reader takes one of them, the newest as a rule.
+
 Whoever removes old manifests has to keep those that are younger than a publication may take: a run
 that has read one of them counts on finding the next number taken if there was a next one.
 """
@@ -16,16 +20,21 @@ import time
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raysae.artifacts.manifest_file import (
     MANIFEST_SCHEMA,
     SORTED_BY,
     Manifest,
     encode,
+    latest_series,
     open_manifest,
 )
 from raysae.errors import DataError, StorageError
 from raysae.storage import Directory
+
+KEPT_SERIES = 16
+"""How many series of a corpus are live; of more, those that were published last."""
 
 _NAME = re.compile(r"([0-9]{8,})\.parquet")
 _ATTEMPTS = 100
@@ -77,11 +86,12 @@ class Manifests:
         data = self.directory.read_bytes(_name(number))
         return open_manifest(data, number, self.directory.describe(_name(number)))
 
-    def append(self, added: pa.Table) -> int:
-        """Make row groups live, in place of those of their lineage that overlap them.
+    def publish(self, groups: pa.Table, series: str) -> int:
+        """Make row groups live as one series, in place of what the series was before.
 
         Args:
-            added: In `MANIFEST_SCHEMA`, in any order.
+            groups: In `MANIFEST_SCHEMA`, in any order, of any series.
+            series: The series' name.
 
         Returns:
             The number of the manifest in which they are: an existing one if it says the same.
@@ -92,11 +102,10 @@ class Manifests:
         """
         for attempt in range(_ATTEMPTS):
             latest = self.latest()
-            live = latest.table()
-            merged = replaced(live, added)
+            live, number = latest.table(), latest.number + 1
+            merged = republished(live, groups, series, number)
             if merged.equals(live):
                 return latest.number
-            number = latest.number + 1
             if self.directory.create(_name(number), encode(merged, number, latest.number)):
                 return number
             time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.01 * 2**attempt)))
@@ -106,35 +115,51 @@ class Manifests:
         )
 
 
-def replaced(live: pa.Table, added: pa.Table) -> pa.Table:
-    """Return the row groups that are live once some more are: sorted, none overlapping another.
+def republished(live: pa.Table, groups: pa.Table, series: str, number: int) -> pa.Table:
+    """Return a manifest's rows once a series was published: sorted, of the newest series alone.
 
     Args:
-        live: A manifest's rows.
-        added: Those that take the place of what they overlap.
+        live: The rows of the manifest before.
+        groups: The series' row groups.
+        series: Its name.
+        number: The number of the manifest; a series that stays as it is keeps its own.
 
     Raises:
-        DataError: Two of `added` overlap each other.
+        DataError: Two of `groups` hold the same rows.
     """
-    rows = pa.concat_tables([live, added])
-    codes = rows["lineage"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
-    bounds = np.concatenate([rows["start"].to_numpy(), rows["stop"].to_numpy()])
-    values, ranks = np.unique(bounds, return_inverse=True)
-    width = len(values) + 1
-    starts, stops = (codes * width + part for part in np.split(ranks.astype(np.int64), 2))
-    new_starts, new_stops = np.sort(starts[len(live) :]), np.sort(stops[len(live) :])
-    # Of the added ones of this lineage: those that begin before the end, less those that end before
-    # the beginning. A lineage's numbers are all below those of the next one.
-    overlaps = np.searchsorted(new_starts, stops) - np.searchsorted(new_stops, starts, "right")
-    twice = np.flatnonzero(overlaps[len(live) :] > 1)
+    _check_disjoint(groups)
+    mine = pc.equal(live["series"], series)
+    before, others = live.filter(mine), live.filter(pc.invert(mine))
+    published = before["published"][0].as_py() if len(before) else number
+    stamped = _sorted(_stamped(groups, series, published))
+    if not stamped.equals(before):
+        stamped = _stamped(stamped, series, number)
+    return _sorted(latest_series(pa.concat_tables([others, stamped]), KEPT_SERIES))
+
+
+def _stamped(groups: pa.Table, series: str, published: int) -> pa.Table:
+    """Return row groups as parts of a series."""
+    columns = {name: groups[name] for name in MANIFEST_SCHEMA.names}
+    columns["series"] = pa.array([series] * len(groups), pa.string())
+    columns["published"] = pa.array([published] * len(groups), pa.int64())
+    return pa.table(columns, MANIFEST_SCHEMA)
+
+
+def _sorted(rows: pa.Table) -> pa.Table:
+    return rows.sort_by([(name, "ascending") for name in SORTED_BY]).combine_chunks()
+
+
+def _check_disjoint(groups: pa.Table) -> None:
+    """Raise DataError if two row groups of one lineage overlap."""
+    ordered = groups.sort_by([("lineage", "ascending"), ("start", "ascending")])
+    lineages = ordered["lineage"].combine_chunks().dictionary_encode().indices.to_numpy()
+    starts, stops = ordered["start"].to_numpy(), ordered["stop"].to_numpy()
+    twice = np.flatnonzero((lineages[1:] == lineages[:-1]) & (starts[1:] < stops[:-1]))
     if len(twice):
-        path = added["path"][int(twice[0])].as_py()
+        path = ordered["path"][int(twice[0])].as_py()
         raise DataError(
             f"{path} and another row group to be published hold the same rows; publish one of them."
         )
-    kept = np.concatenate([overlaps[: len(live)] == 0, np.ones(len(added), bool)])
-    merged = rows.filter(pa.array(kept))
-    return merged.sort_by([(name, "ascending") for name in SORTED_BY])
 
 
 def _name(number: int) -> str:

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysae.artifacts.files import FileRecord, records_from_json
-from raysae.artifacts.manifest_file import LiveGroup, Manifest
+from raysae.artifacts.manifest_file import LiveGroup
 from raysae.artifacts.marks import Mark, first_problem, mark_name, parse_mark
 from raysae.artifacts.row_groups import RowGroup, key_of_file
 from raysae.errors import DataError, RaysaeError
@@ -42,7 +42,7 @@ class GroupState(NamedTuple):
         group: Which.
         live: Its data file, as a manifest lists it, if the row group is complete.
         problem: Why a mark that is there does not count; empty if there is none, or it counts.
-        listed: Whether the manifest that was given lists just this file.
+        listed: Whether the rows of a manifest that were given list just this file.
     """
 
     group: RowGroup
@@ -72,17 +72,17 @@ class MissingGroups(NamedTuple):
 
 
 def find_files(
-    directory: Directory, groups: Iterable[RowGroup], manifest: Manifest | None
+    directory: Directory, groups: Iterable[RowGroup], listed: pa.Table | None
 ) -> Iterator[GroupState]:
     """Yield the state of every row group once, in order of their keys.
 
     Args:
         directory: The score table's.
         groups: Which.
-        manifest: One that may list them: it saves reading their marks.
+        listed: Rows of a manifest that may list them: they save reading their marks.
     """
     ordered = sorted(set(groups), key=lambda group: group.key)
-    known = _Known(manifest, ordered) if manifest else None
+    known = None if listed is None else _Known(listed, ordered)
     start = 0
     for chunk in _chunks(ordered):
         stop = start + len(chunk)
@@ -103,12 +103,12 @@ class _Known:
     """What a manifest tells of some row groups.
 
     Args:
-        manifest: The manifest.
+        listed: The manifest's rows.
         ordered: The row groups.
     """
 
-    def __init__(self, manifest: Manifest, ordered: Sequence[RowGroup]) -> None:
-        self._table = manifest.table()
+    def __init__(self, listed: pa.Table, ordered: Sequence[RowGroup]) -> None:
+        self._table = listed
         keys = pc.struct_field(pc.extract_regex(self._table["path"], _KEY), "key")
         wanted = pa.array([group.key for group in ordered], pa.string())
         self._places = pc.index_in(wanted, value_set=keys)

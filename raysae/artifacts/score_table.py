@@ -7,8 +7,9 @@ Layout under `<storage>/scores/`:
     manifests/<number>.parquet                                  immutable; the highest number counts
     attempts/                                                   what is being scored, see `Attempts`
 
-Publishing a row group replaces those of its lineage that overlap it, so that a reader who opens the
-latest manifest counts no row twice; one who knows its row groups reads them by their marks.
+What a run publishes is a series, which takes the place of what it published before: a reader who
+opens the latest manifest and takes one series counts no row twice; one who knows its row groups
+reads them by their marks.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from itertools import chain, islice
 from typing import Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysae.artifacts.attempts import ATTEMPTS, Attempts
@@ -80,11 +82,14 @@ class ScoreTable:
         content = {**extra, **asdict(group), "rows": scores.num_rows}
         return write_mark(self.directory, group.shard, publication.records, content)
 
-    def publish(self, groups: Iterable[RowGroup]) -> int:
-        """Make row groups live beside what was live before.
+    def publish(self, groups: Iterable[RowGroup], series: str) -> int:
+        """Make row groups live as one series, in place of what the series was before.
 
-        They replace those of the same lineage that overlap them. Two runs at once each get a
-        manifest of their own; the later one starts from the earlier.
+        Two runs at once each get a manifest of their own; the later one starts from the earlier.
+
+        Args:
+            groups: All of the series: every row of a corpus once for each scorer.
+            series: Its name: what determines the scores of all of them.
 
         Returns:
             The number of the manifest that lists them; no new one is written if nothing changes.
@@ -94,7 +99,7 @@ class ScoreTable:
         """
         parts = _batched(self._complete(groups), _MARKS_AT_ONCE)
         tables = [as_rows(part) for part in parts]
-        return self.manifests.append(pa.concat_tables([as_rows([]), *tables]))
+        return self.manifests.publish(pa.concat_tables([as_rows([]), *tables]), series)
 
     def attempts(self, role: str) -> Attempts:
         """Return the attempts at scoring shards by one kind of process."""
@@ -128,9 +133,14 @@ class ScoreTable:
                 found.problems.append(f"{group.scorer}: {lacking[group]}")
         return found
 
-    def are_live(self, groups: Iterable[RowGroup]) -> bool:
-        """Whether the latest manifest lists all of these, and their files are there."""
-        return all(s.listed for s in find_files(self.directory, groups, self.latest()))
+    def are_live(self, groups: Iterable[RowGroup], series: str) -> bool:
+        """Whether the latest manifest lists just these as a series, and their files are there."""
+        wanted = set(groups)
+        listed = self.latest().table()
+        mine = listed.filter(pc.equal(listed["series"], series))
+        if len(mine) != len(wanted):
+            return False
+        return all(state.listed for state in find_files(self.directory, wanted, mine))
 
     # -- reading
 
@@ -143,20 +153,24 @@ class ScoreTable:
         return self.manifests.latest()
 
     def live(self) -> Iterator[LiveGroup]:
-        """Yield the latest manifest's row groups, sorted by corpus, scorer, lineage and start."""
+        """Yield the latest manifest's rows, sorted by corpus, scorer, series, lineage and start."""
         yield from self.latest()
 
     def live_files(self, corpus: str | None = None, scorer: str | None = None) -> list[str]:
-        """Return the paths or URIs of the live data files, for any reader of Parquet.
+        """Return the paths or URIs of the newest series' data files, for any reader of Parquet.
 
         Args:
-            corpus: Only this corpus'; all if None.
+            corpus: Only this corpus'; each one's newest series if None.
             scorer: Only this scorer's; all if None.
         """
+        latest = self.latest()
+        newest = latest.newest_series()
         return [
             self.directory.describe(live.path)
-            for live in self.live()
-            if corpus in {None, live.corpus} and scorer in {None, live.scorer}
+            for live in latest
+            if live.series == newest[live.corpus]
+            and corpus in {None, live.corpus}
+            and scorer in {None, live.scorer}
         ]
 
     def read(self, groups: Iterable[RowGroup], columns: Sequence[str] | None = None) -> pa.Table:
@@ -206,8 +220,8 @@ class ScoreTable:
     def _states(self, groups: Iterable[RowGroup]) -> Iterator[GroupState]:
         """Yield what is known of row groups, once each, in any order."""
         wanted = set(groups)
-        manifest = self.latest() if len(wanted) >= MANY else None
-        return find_files(self.directory, wanted, manifest)
+        listed = self.latest().table() if len(wanted) >= MANY else None
+        return find_files(self.directory, wanted, listed)
 
     def _complete(self, groups: Iterable[RowGroup]) -> Iterator[LiveGroup]:
         """Yield the files of row groups, once each, in any order.

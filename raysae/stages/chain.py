@@ -301,6 +301,16 @@ class Chain:
         """Return what a mark of a row group tells it was made from, so that it is not removed."""
         return {"corpus": self.snapshot.id, **self._scored_by(scorer)}
 
+    @cached_property
+    def series(self) -> str:
+        """Names all that is scored together: every row of `corpus` once by every scorer."""
+        return content_id(
+            {
+                "corpus": [self.settings.corpus.name, self.snapshot.id],
+                "lineages": [self._lineage(0, scorer) for scorer in SCORERS],
+            }
+        )
+
     def _scored_by(self, scorer: str) -> dict[str, str]:
         """Return the artifacts beside the corpus that determine a scorer's scores."""
         if scorer in SAE_SCORERS:

@@ -24,7 +24,7 @@ def row_groups(chain: Chain, *scorers: str) -> Iterator[RowGroup]:
 
 def scores_are_live(chain: Chain) -> bool:
     """Whether every shard of `corpus` has a live row group by every scorer, its file included."""
-    return ScoreTable(chain.root).are_live(row_groups(chain))
+    return ScoreTable(chain.root).are_live(row_groups(chain), chain.series)
 
 
 def score_marks(chain: Chain) -> Iterator[Mark]:

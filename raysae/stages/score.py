@@ -116,7 +116,7 @@ def run_score(chain: Chain) -> StageResult:
     )
     totals = ShardTotals.of(score_marks(chain))
     check_rejected("score", totals.counts, settings.run.max_rejected_fraction, totals.reasons)
-    table.publish(row_groups(chain))
+    table.publish(row_groups(chain), chain.series)
     rows, rejected = totals.counts["rows"], totals.counts["rejected"]
     return StageResult(rows, rejected, len(missing) < len(shards))
 

@@ -45,6 +45,7 @@ def run_select(chain: Chain) -> StageResult:
     totals = ShardTotals.of(score_marks(chain))
     artifact.finish(
         {
+            "series": chain.series,
             "rows": len(kept),
             "scored": selection.rows,
             "rejected": totals.counts["rejected"],

@@ -21,9 +21,9 @@ class ScoreStatus:
         manifest: Number of the latest manifest, which counts; 0 if there is none.
         manifests: How many there are.
         groups: Live row groups.
-        rows: Rows in them: one for each sample and scorer.
+        rows: Rows in them: one for each sample and scorer, in every series.
         bytes: Of their data files.
-        by_corpus: Corpus → scorer → rows.
+        by_corpus: Corpus → scorer → rows of the newest series.
         unlisted: Data files and marks that the latest manifest does not list, with their bytes:
             of scoring that has not published yet, of subsets chosen before, or replaced.
         left: What nobody needs, by what it is: files and bytes.
@@ -45,6 +45,9 @@ class ScoreStatus:
         self.groups += 1
         self.rows += live.rows
         self.bytes += live.size
+
+    def add_newest(self, live: LiveGroup) -> None:
+        """Count a row group of its corpus' newest series."""
         of_corpus = self.by_corpus.setdefault(live.corpus, {})
         of_corpus[live.scorer] = of_corpus.get(live.scorer, 0) + live.rows
 
@@ -60,8 +63,12 @@ def score_status(root: Directory) -> ScoreStatus | None:
         marks: set[str] = set()
         manifest = table.latest()
         status.manifest = manifest.number
+        newest = manifest.newest_series()
         for group in manifest:
-            status.add(group)
+            if group.path not in live:
+                status.add(group)
+            if group.series == newest[group.corpus]:
+                status.add_newest(group)
             live[group.path] = group.size
             marks.add(group.mark)
         there = False

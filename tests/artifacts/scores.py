@@ -39,11 +39,11 @@ def rows(group: RowGroup, score: float = 0.5) -> pa.Table:
     return pa.Table.from_pylist(described, SCORE_SCHEMA)
 
 
-def add(table: ScoreTable, *groups: RowGroup, score: float = 0.5) -> int:
-    """Write row groups and publish them."""
+def add(table: ScoreTable, *groups: RowGroup, score: float = 0.5, series: str = "s") -> int:
+    """Write row groups and publish them as a series."""
     for group in groups:
         table.write(group, rows(group, score), {"rejected": 0})
-    return table.publish(groups)
+    return table.publish(groups, series)
 
 
 def live_groups(table: ScoreTable) -> list[RowGroup]:

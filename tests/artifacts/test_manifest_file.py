@@ -11,14 +11,21 @@ from hypothesis import strategies as st
 
 from raysae.artifacts import MANIFEST_SCHEMA, LiveGroup
 from raysae.artifacts import manifest_file as module
-from raysae.artifacts.manifest_file import METADATA_KEY, as_rows, encode, open_manifest
+from raysae.artifacts.manifest_file import (
+    METADATA_KEY,
+    as_rows,
+    encode,
+    latest_series,
+    open_manifest,
+)
 from raysae.errors import DataError
 from tests.artifacts.scores import FIRST
 
 
 def live(number: int) -> LiveGroup:
     name = f"data/corpus=corpus/scorer=l0/{number:024x}-0123456789abcdef.parquet"
-    return LiveGroup("corpus", "l0", "lineage", number, number + 1, name, 1, 2345, "ab" * 32)
+    told = ("corpus", "l0", "lineage", number, number + 1, name, 1, 2345, "ab" * 32)
+    return LiveGroup(*told, "series", 7)
 
 
 LIVE = [live(number) for number in range(40)]
@@ -61,9 +68,21 @@ def test_anybody_can_read_it() -> None:
     assert opened.schema.equals(MANIFEST_SCHEMA)
     about = json.loads(pq.read_metadata(pa.BufferReader(FILE)).metadata[METADATA_KEY])
     sha256 = about.pop("sha256")
-    assert about == {"format_version": 1, "number": 7, "parent": 6}
+    assert about == {"format_version": 2, "number": 7, "parent": 6}
     blank = FILE.replace(sha256.encode(), b"0" * 64)
     assert hashlib.sha256(blank).hexdigest() == sha256
+
+
+def test_the_newest_series_of_each_corpus() -> None:
+    told = [("a", "old", 3), ("a", "new", 4), ("b", "only", 1), ("c", "y", 2), ("c", "x", 2)]
+    rows = as_rows(
+        [LiveGroup(corpus, "l0", "x", 0, 1, "p", 1, 1, "", *rest) for corpus, *rest in told]
+    )
+    manifest = open_manifest(encode(rows, 7, 6), 7, "there")
+    assert manifest.newest_series() == {"a": "new", "b": "only", "c": "y"}
+    assert open_manifest(encode(as_rows([]), 1, 0), 1, "there").newest_series() == {}
+    assert latest_series(rows, 1)["series"].to_pylist() == ["new", "only", "y"]
+    assert latest_series(rows, 2).equals(rows)
 
 
 @pytest.mark.parametrize("keep", [0, 3, 100, -1, -100])
@@ -85,10 +104,10 @@ def test_any_other_parquet_file_is_damaged() -> None:
 
 
 def test_one_of_a_newer_format_says_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MANIFEST_VERSION", 2)
+    monkeypatch.setattr(module, "MANIFEST_VERSION", 3)
     newer = encode(as_rows(LIVE), 7, 6)
     monkeypatch.undo()
-    with pytest.raises(DataError, match=r"^there is a manifest of format 2, but .* install the"):
+    with pytest.raises(DataError, match=r"^there is a manifest of format 3, but .* install the"):
         open_manifest(newer, 7, "there")
 
 

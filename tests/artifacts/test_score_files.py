@@ -23,8 +23,8 @@ def few_are_many(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def states(table: ScoreTable, *, with_manifest: bool) -> dict[RowGroup, tuple[str, str]]:
-    manifest = table.latest() if with_manifest else None
-    found = list(find_files(table.directory, GROUPS, manifest))
+    listed = table.latest().table() if with_manifest else None
+    found = list(find_files(table.directory, GROUPS, listed))
     assert [state.group for state in found] == sorted(GROUPS, key=lambda group: group.key)
     return {s.group: (s.live.path if s.live else "", s.problem) for s in found}
 
@@ -65,9 +65,9 @@ def test_what_was_lost_and_scored_to_other_bits_is_found_by_its_new_mark(table: 
     data_file(table, GROUPS[0]).unlink()
     assert table.missing(GROUPS).groups == [GROUPS[0]]
     table.write(GROUPS[0], rows(GROUPS[0], 0.75), {})
-    assert not table.are_live(GROUPS)
-    assert table.publish(GROUPS) == 2
-    assert table.are_live(GROUPS)
+    assert not table.are_live(GROUPS, "s")
+    assert table.publish(GROUPS, "s") == 2
+    assert table.are_live(GROUPS, "s")
     assert table.read([GROUPS[0]])["score"].to_pylist() == [0.75] * 4
 
 
@@ -107,7 +107,7 @@ def test_republishing_reads_no_mark_and_lists_each_piece_once(
 ) -> None:
     add(bucket_table, *GROUPS)
     counting_s3.requests.clear()
-    assert bucket_table.publish(GROUPS) == 1
+    assert bucket_table.publish(GROUPS, "s") == 1
     assert (
         counting_s3.requests.pop("GET") == 2
     )  # the manifest: to know the files by, and to be replaced

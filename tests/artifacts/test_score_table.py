@@ -41,15 +41,15 @@ def test_an_empty_table(table: ScoreTable) -> None:
     assert table.latest().number == 0
     assert table.mark(FIRST) is None
     assert table.missing([FIRST]) == ([FIRST], [])
-    assert not table.are_live([FIRST])
-    assert table.are_live([])
+    assert not table.are_live([FIRST], "s")
+    assert table.are_live([], "s")
     assert table.read([]).num_rows == 0
-    assert table.publish([]) == 0
+    assert table.publish([], "s") == 0
 
 
 def test_a_group_without_usable_rows_is_live_too(table: ScoreTable) -> None:
     table.write(FIRST, SCORE_SCHEMA.empty_table(), {})
-    table.publish([FIRST])
+    table.publish([FIRST], "s")
     assert table.read([FIRST]).num_rows == 0
     assert [live.rows for live in table.live()] == [0]
 
@@ -94,10 +94,10 @@ def test_a_marked_group_is_read_by_who_knows_it_but_live_only_in_a_manifest(
         table.read([FIRST])
     table.write(FIRST, rows(FIRST), {})
     assert list(table.live()) == []
-    assert not table.are_live([FIRST])
+    assert not table.are_live([FIRST], "s")
     assert table.read([FIRST]).equals(rows(FIRST))
-    table.publish([FIRST])
-    assert table.are_live([FIRST])
+    table.publish([FIRST], "s")
+    assert table.are_live([FIRST], "s")
 
 
 def test_columns_can_be_chosen(table: ScoreTable) -> None:
@@ -109,26 +109,33 @@ def test_columns_can_be_chosen(table: ScoreTable) -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [part(0, 3), part(3, 9), part(1, 2), part(0, 8), part(0, 4, corpus="renamed")],
+    [part(0, 3), part(3, 9), part(0, 8), part(8, 9), part(0, 4, lineage="other")],
 )
-def test_overlapping_rows_of_the_same_lineage_are_replaced(
+def test_what_a_series_was_before_is_replaced_and_stays_readable(
     table: ScoreTable, other: RowGroup
 ) -> None:
-    beside = part(20, 24)
-    add(table, FIRST, beside)
+    add(table, FIRST, part(20, 24))
     add(table, other)
-    assert set(live_groups(table)) == {other, beside}
-    assert not table.are_live([FIRST])
+    assert live_groups(table) == [other]
+    assert not table.are_live([FIRST], "s")
+    assert table.are_live([other], "s")
+    assert not table.are_live([other], "t")
     assert table.read([FIRST]).equals(rows(FIRST))
 
 
-@pytest.mark.parametrize(
-    "other", [part(4, 8), part(8, 9), part(0, 4, lineage="other"), part(0, 9, lineage="other")]
-)
-def test_other_rows_and_other_lineages_stay(table: ScoreTable, other: RowGroup) -> None:
-    add(table, FIRST)
-    add(table, other)
-    assert set(live_groups(table)) == {FIRST, other}
+def test_a_reader_takes_the_newest_series(table: ScoreTable) -> None:
+    """The same samples, scored with another SAE, and a part of them in a trial."""
+    add(table, FIRST, part(4, 8), series="first SAE")
+    other, elsewhere = part(0, 8, lineage="other SAE"), part(0, 2, corpus="another", lineage="x")
+    add(table, elsewhere, series="another corpus")
+    add(table, other, series="second SAE")
+    assert len(live_groups(table)) == 4
+    files = [data_file(table, group) for group in (elsewhere, other)]
+    assert table.live_files() == [str(file) for file in files]
+    add(table, FIRST, series="trial")
+    assert table.live_files("corpus", "l0") == [str(data_file(table, FIRST))]
+    assert table.are_live([FIRST, part(4, 8)], "first SAE")
+    assert not table.are_live([FIRST], "first SAE")
 
 
 def test_row_groups_that_hold_the_same_rows_are_not_published_together(table: ScoreTable) -> None:
@@ -141,7 +148,7 @@ def test_row_groups_that_hold_the_same_rows_are_not_published_together(table: Sc
 def test_of_scores_written_twice_the_first_ones_count(table: ScoreTable) -> None:
     first = table.write(FIRST, rows(FIRST, 0.5), {"by": 1})
     assert table.write(FIRST, rows(FIRST, 0.75), {"by": 2}) == first
-    table.publish([FIRST])
+    table.publish([FIRST], "s")
     assert table.read([FIRST])["score"].to_pylist() == [0.5] * 4
     assert len(list((table.directory / "data").entries())) == 1
 
@@ -160,25 +167,24 @@ def test_lost_scores_are_missing_until_they_are_written_again(table: ScoreTable)
     lost = data_file(table, FIRST)
     lost.unlink()
     assert table.missing([second, FIRST]) == ([FIRST], [f"l0: {lost} is missing"])
-    assert not table.are_live([FIRST, second])
-    add(table, FIRST, score=0.75)
-    assert table.read([FIRST])["score"].to_pylist() == [0.75] * 4
-    assert table.are_live([FIRST, second])
+    assert not table.are_live([FIRST, second], "s")
+    add(table, FIRST, second, score=0.75)
+    assert table.read([FIRST, second])["score"].to_pylist() == [0.75] * 4 + [0.5] * 4
+    assert table.are_live([FIRST, second], "s")
     assert table.latest().number == 2
 
 
 def test_publishing_what_is_live_writes_no_manifest(table: ScoreTable) -> None:
     assert add(table, FIRST, part(4, 6)) == 1
-    assert table.publish([FIRST]) == 1
-    assert table.publish([FIRST, FIRST]) == 1
-    assert table.publish([]) == 1
+    assert table.publish([part(4, 6), FIRST, FIRST], "s") == 1
+    assert table.publish([], "another") == 1
     assert table.manifests.numbers() == [1]
 
 
 def test_an_incomplete_group_cannot_be_published(table: ScoreTable) -> None:
     add(table, FIRST)
     with pytest.raises(DataError, match=r"rows 4 to 6 .* are not complete"):
-        table.publish([FIRST, part(4, 6)])
+        table.publish([FIRST, part(4, 6)], "s")
     with pytest.raises(DataError, match=r"rows 4 to 6 .* are not complete"):
         list(table.marks([FIRST, part(4, 6)]))
     assert live_groups(table) == [FIRST]
@@ -280,16 +286,16 @@ def test_publishers_at_once_lose_nothing(any_table: ScoreTable) -> None:
     groups = [part(4 * n, 4 * n + 4) for n in range(6)]
     for group in groups:
         any_table.write(group, rows(group), {})
-    at_once(*(lambda group=group: any_table.publish([group]) for group in groups))
+    at_once(*(lambda one=one: any_table.publish([one], f"s{one.start:02}") for one in groups))
     assert live_groups(any_table) == groups
     assert any_table.manifests.numbers() == list(range(1, len(groups) + 1))
 
 
-def test_publishers_of_the_same_rows_at_once_leave_one_of_them(any_table: ScoreTable) -> None:
+def test_publishers_of_one_series_at_once_leave_one_of_them(any_table: ScoreTable) -> None:
     groups = [part(n, n + 4) for n in range(4)]
     for group in groups:
         any_table.write(group, rows(group), {})
-    at_once(*(lambda group=group: any_table.publish([group]) for group in groups))
+    at_once(*(lambda group=group: any_table.publish([group], "s") for group in groups))
     (left,) = live_groups(any_table)
     assert left in groups
 
@@ -301,7 +307,7 @@ def test_writers_of_other_bits_at_once_leave_one_file(any_table: ScoreTable) -> 
     )
     mark = any_table.mark(FIRST)
     assert mark is not None
-    any_table.publish([FIRST])
+    any_table.publish([FIRST], "s")
     assert any_table.read([FIRST])["score"].to_pylist() == [mark["by"]] * 4
     assert loose_files(any_table) == set()
 
@@ -314,10 +320,10 @@ def test_a_job_that_cuts_otherwise_replaces_while_this_one_publishes(tmp_path: P
 
     def overtake(key: str) -> None:
         backend.before_create = lambda key: None
-        table.publish([other])
+        table.publish([other], "s")
 
     backend.before_create = overtake
-    assert table.publish([FIRST]) == 2
+    assert table.publish([FIRST], "s") == 2
     assert live_groups(table) == [FIRST]
 
 
@@ -338,5 +344,5 @@ def test_the_same_files_with_the_same_bytes_on_both(
     assert len(here) == 8
     assert bucket_table.read([part(6, 12)]).equals(table.read([part(6, 12)]))
     assert loose_files(bucket_table) == set()
-    assert len(loose_files(bucket_table, 1)) == 2
+    assert len(loose_files(bucket_table, 1)) == 4
     assert bucket_table.live_files()[0].startswith("s3://counted/test_score_table/")

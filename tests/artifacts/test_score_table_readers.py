@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raysae.artifacts import ScoreTable
-from tests.artifacts.scores import add, part, unsynced
+from tests.artifacts.scores import add, part, rows, unsynced
 
 CORPUS = "my corpus/ü = [1]*?"
 OTHER = "語" * 100
@@ -18,19 +18,27 @@ OTHER = "語" * 100
 
 @pytest.fixture
 def scores(tmp_path: Path) -> str:
-    """Return the directory of a table with rows that were replaced, in a path that is no better."""
+    """Return the directory of a table with an older series, in a path that is no better."""
     table = ScoreTable(unsynced(tmp_path / "sto rage=1"))
-    add(table, part(0, 4, corpus=CORPUS), part(4, 6, corpus=CORPUS), score=0.5)
-    add(table, part(0, 6, corpus=CORPUS, scorer="random", lineage="r"), score=0.25)
-    add(table, part(2, 8, corpus=CORPUS), score=0.75)
-    add(table, part(0, 3, corpus=OTHER, lineage="o"))
+    random = part(0, 6, corpus=CORPUS, scorer="random", lineage="r")
+    table.write(random, rows(random, 0.25), {})
+    add(table, part(0, 4, corpus=CORPUS), part(4, 6, corpus=CORPUS), random, score=0.5)
+    table.write(part(2, 8, corpus=CORPUS), rows(part(2, 8, corpus=CORPUS), 0.75), {})
+    add(table, part(2, 8, corpus=CORPUS), random, series="with another SAE")
+    add(table, part(0, 3, corpus=OTHER, lineage="o"), series="another corpus")
     return str(table.directory)
 
 
 @pytest.fixture
 def files(scores: str) -> list[str]:
-    manifest = max(Path(scores, "manifests").glob("*.parquet"))
-    return [f"{scores}/{path}" for path in pq.read_table(manifest)["path"].to_pylist()]
+    live = pq.read_table(max(Path(scores, "manifests").glob("*.parquet")))
+    newest = {}
+    for corpus, published in zip(
+        *(live[n].to_pylist() for n in ("corpus", "published")), strict=True
+    ):
+        newest[corpus] = max(published, newest.get(corpus, 0))
+    rows = live.select(["corpus", "published", "path"]).to_pylist()
+    return [f"{scores}/{r['path']}" for r in rows if r["published"] == newest[r["corpus"]]]
 
 
 def test_the_table_says_the_same_files(scores: str, files: list[str]) -> None:
@@ -57,8 +65,9 @@ def test_duckdb(scores: str) -> None:
             f"SET VARIABLE manifest = (SELECT max(file) FROM glob('{scores}/manifests/*.parquet'))"
         )
         connection.execute(
-            f"SET VARIABLE files = (SELECT list('{scores}/' || path)"
-            " FROM read_parquet(getvariable('manifest')))"
+            f"SET VARIABLE files = (SELECT list('{scores}/' || path) FROM"
+            " (FROM read_parquet(getvariable('manifest'))"
+            " QUALIFY published = max(published) OVER (PARTITION BY corpus)))"
         )
         found = connection.execute(
             "SELECT corpus, scorer, count(*), avg(score) FROM read_parquet(getvariable('files'),"

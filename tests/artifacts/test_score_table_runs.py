@@ -35,11 +35,12 @@ GROUPS = st.builds(
     st.integers(1, 4),
 )
 RUNS = st.sampled_from([0.25, 0.5])
+SERIES = st.sampled_from("st")
 STEPS = st.one_of(
     st.tuples(st.just("write"), RUNS, GROUPS),
-    st.tuples(st.just("publish"), RUNS, GROUPS),
+    st.tuples(st.just("publish"), RUNS, SERIES, GROUPS),
     st.tuples(st.just("lose"), RUNS, GROUPS),
-    st.tuples(st.just("overtaken"), RUNS, GROUPS, GROUPS),
+    st.tuples(st.just("overtaken"), RUNS, SERIES, GROUPS, GROUPS),
 )
 
 
@@ -55,38 +56,41 @@ class Runs:
         self.table.write(group, rows(group, score), {})
         self.twin.write(group, score)
 
-    def publish(self, score: float, group: RowGroup) -> None:
-        self.write(score, group)
-        self.table.publish([group])
-        self.twin.publish(group)
+    def publish(self, score: float, series: str, *groups: RowGroup) -> None:
+        for group in groups:
+            self.write(score, group)
+        self.table.publish(groups, series)
+        self.twin.publish(groups, series)
 
     def lose(self, score: float, group: RowGroup) -> None:
         """Lose a data file, and score its rows anew, as the next run does."""
         if self.table.mark(group) is not None:
             data_file(self.table, group).unlink()
             self.twin.lose(group)
-            live = group in live_groups(self.table)
-            (self.publish if live else self.write)(score, group)
+            self.write(score, group)
+            for series, groups in self.twin.series.items():
+                if group in groups:
+                    self.publish(score, series, *groups)
 
-    def overtaken(self, score: float, group: RowGroup, others: RowGroup) -> None:
+    def overtaken(self, score: float, series: str, group: RowGroup, other: RowGroup) -> None:
         """The other run publishes after this one has read the latest manifest."""
         self.write(score, group)
 
         def overtake(key: str) -> None:
             if "/manifests/" in key:
                 self.backend.before_create = lambda key: None
-                self.publish(0.75 - score, others)
+                self.publish(0.75 - score, "overtaking", other)
 
         self.backend.before_create = overtake
-        self.table.publish([group])
+        self.table.publish([group], series)
         self.backend.before_create = lambda key: None
-        self.twin.publish(group)
+        self.twin.publish([group], series)
 
-    def live_scores(self) -> dict[tuple[str, int], float]:
-        found: dict[tuple[str, int], float] = {}
-        for group in live_groups(self.table):
-            for row in self.table.read([group], ["ordinal", "score"]).to_pylist():
-                sample = (group.lineage, row["ordinal"])
+    def live_scores(self) -> dict[tuple[str, str, int], float]:
+        found: dict[tuple[str, str, int], float] = {}
+        for live in self.table.live():
+            for row in self.table.read([live.group], ["ordinal", "score"]).to_pylist():
+                sample = (live.series, live.lineage, row["ordinal"])
                 assert sample not in found, "a row is counted twice"
                 found[sample] = row["score"]
         return found
@@ -192,11 +196,11 @@ def test_a_kill_while_lost_scores_are_written_again_leaves_them_missing_or_there
         data_file(table, FIRST).unlink()
         ended = survives(root, steps, lambda one: add(one, FIRST, score=score))
         if table.mark(FIRST) is not None:
-            table.publish([FIRST])
+            table.publish([FIRST], "s")
             assert table.read([FIRST]).equals(rows(FIRST, score))
         else:
             assert table.missing([FIRST]).groups == [FIRST]
         if ended:
             break
         steps += 1
-    assert table.are_live([FIRST])
+    assert table.are_live([FIRST], "s")

@@ -1,21 +1,23 @@
-"""The score table as loops over rows: which sample has which score, and who wrote it."""
+"""The score table as loops over rows: which sample of a series has which score."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from raysae.artifacts import RowGroup
 
 
 class ScoreTableTwin:
-    """What a score table must hold, sample by sample.
+    """What a score table must hold, series by series.
 
     Attributes:
         written: Row group → its score, of the run that wrote it first.
-        owner: Live sample, as lineage and row → the row group that it is in.
+        series: Name → its row groups.
     """
 
     def __init__(self) -> None:
         self.written: dict[RowGroup, float] = {}
-        self.owner: dict[tuple[str, int], RowGroup] = {}
+        self.series: dict[str, list[RowGroup]] = {}
 
     def write(self, group: RowGroup, score: float) -> None:
         if group not in self.written:
@@ -25,16 +27,15 @@ class ScoreTableTwin:
         """The data file is gone: the row group is not complete any more."""
         self.written.pop(group, None)
 
-    def publish(self, group: RowGroup) -> None:
-        """Whatever shares a row with the group goes, with all of its rows."""
-        rows = [(group.lineage, row) for row in range(group.start, group.stop)]
-        gone = {self.owner[row] for row in rows if row in self.owner}
-        for row, owner in list(self.owner.items()):
-            if owner in gone:
-                del self.owner[row]
-        for row in rows:
-            self.owner[row] = group
+    def publish(self, groups: Sequence[RowGroup], series: str) -> None:
+        """Whatever the series was before, it is these row groups now."""
+        self.series[series] = list(groups)
 
-    def scores(self) -> dict[tuple[str, int], float]:
-        """Live sample → its score."""
-        return {sample: self.written[group] for sample, group in self.owner.items()}
+    def scores(self) -> dict[tuple[str, str, int], float]:
+        """Live sample, as series, lineage and row → its score."""
+        return {
+            (series, group.lineage, row): self.written[group]
+            for series, groups in self.series.items()
+            for group in groups
+            for row in range(group.start, group.stop)
+        }

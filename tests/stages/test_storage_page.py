@@ -65,9 +65,7 @@ def test_a_reader_written_from_the_page_reads_all_there_is(made: Made) -> None:
     cache = found[chain.activations.id]
     assert sum(mark["rows"] for mark in cache.marks.values()) == cache.metadata["rows"] == 64
     assert cache.spec["inputs"]["corpus"] in found
-    # Other tests score other corpora on the same storage.
-    scores = read_scores(root)
-    scores = scores.filter(pa.compute.equal(scores["corpus"], chain.settings.corpus.name))
+    scores = read_scores(root, found[chain.subset.id].metadata["series"])
     ordinals = list(range(chain.corpus.snapshot.rows))
     for scorer in SCORERS:
         mine = scores.filter(pa.compute.equal(scores["scorer"], scorer))

@@ -93,9 +93,13 @@ def row_group(
 
 
 def write_scores(
-    root: Directory, *groups: RowGroup, extra: Mapping[str, Any] | None = None, publish: bool = True
+    root: Directory,
+    *groups: RowGroup,
+    extra: Mapping[str, Any] | None = None,
+    publish: bool = True,
+    series: str = "s",
 ) -> ScoreTable:
-    """Score row groups, and publish them in one manifest."""
+    """Score row groups, and publish them as one series."""
     table = ScoreTable(root)
     for group in groups:
         rows = [
@@ -112,7 +116,7 @@ def write_scores(
         ]
         table.write(group, pa.Table.from_pylist(rows, SCORE_SCHEMA), dict(extra or {}))
     if publish:
-        table.publish(groups)
+        table.publish(groups, series)
     return table
 
 

@@ -52,7 +52,7 @@ def test_old_manifests_and_what_they_alone_list(
     root: Directory, later: Callable[[float], None]
 ) -> None:
     for number in range(5):
-        table = write_scores(root, row_group(lineage=str(number)), extra=INPUTS)
+        table = write_scores(root, row_group(lineage=str(number)), extra=INPUTS, series=str(number))
     assert table.manifests.numbers() == [1, 2, 3, 4, 5]
     assert garbage(root, delete=True, keep_manifests=1) == {}
     later(2 * WEEK)
@@ -63,7 +63,7 @@ def test_old_manifests_and_what_they_alone_list(
 
 
 def replaced_groups(root: Directory) -> Any:
-    """A table whose first row group was replaced by another of its lineage."""
+    """A table whose series was published again with another row group."""
     first, second = row_group(0), replace(row_group(0), stop=20)
     write_scores(root, first, extra=INPUTS)
     return write_scores(root, second, extra=INPUTS), first, second
@@ -83,7 +83,7 @@ def test_replaced_row_groups_go_and_a_subset_keeps_its_own(
     assert table.mark(first) is None
     assert table.mark(second) is not None
     assert not [e for e in table.directory.entries() if first.key in e.key]
-    assert table.are_live([second])
+    assert table.are_live([second], "s")
 
 
 def test_row_groups_that_a_manifest_comes_to_list_stay(
@@ -97,11 +97,11 @@ def test_row_groups_that_a_manifest_comes_to_list_stay(
     rows = pa.Table.from_pylist([live._asdict()], MANIFEST_SCHEMA)
     during(
         monkeypatch,
-        lambda: table.manifests.append(rows),
+        lambda: table.manifests.publish(rows, "s"),
         lambda names: names[0].endswith(".done.json"),
     )
     run_collect(CollectSettings(str(root), delete=True))
-    assert table.are_live([row_group()])
+    assert table.are_live([row_group()], "s")
 
 
 def test_row_groups_stay_while_a_run_scores(

@@ -20,6 +20,17 @@ def test_score_files_that_the_latest_manifest_does_not_list(root: Directory) -> 
     assert "1 live data files are missing" in status.problems[0]
 
 
+def test_rows_of_the_newest_series_are_counted_once(root: Directory) -> None:
+    write_scores(root, row_group(), row_group(scorer="l0"), series="first SAE")
+    write_scores(root, row_group(corpus="other"), series="other corpus")
+    write_scores(root, row_group(lineage="n"), row_group(scorer="l0"), series="second SAE")
+    status = score_status(root)
+    assert status is not None
+    assert (status.groups, status.rows) == (4, 40)
+    assert status.by_corpus == {"corpus": {"l0": 10, "union": 10}, "other": {"union": 10}}
+    assert status.problems == []
+
+
 def test_a_damaged_manifest_is_a_sentence(root: Directory) -> None:
     table = write_scores(root, row_group())
     table.directory.put_bytes("manifests/00000002.parquet", b"x")

@@ -63,7 +63,7 @@ def test_a_damaged_row_group(
     missing = table.missing(groups).groups
     assert missing == [row_group()]
     write_scores(root, *missing, publish=False)
-    table.publish(groups)
+    table.publish(groups, "s")
     assert verified(root, capsys)[0]
 
 
