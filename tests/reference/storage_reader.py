@@ -57,14 +57,15 @@ def identity(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def read_scores(storage: Path, series: str) -> pa.Table:
-    """Read a series of scores, by the manifest with the highest number."""
+def read_scores(storage: Path, series: str = "") -> pa.Table:
+    """Read a series of scores, by the manifest with the highest number; the newest by default."""
     table = storage / "scores"
     manifest = max((table / "manifests").glob("*.parquet"))
     about = json.loads(pq.read_schema(manifest).metadata[b"raysae_score_manifest"])
     assert about["number"] == int(manifest.stem)
     live = pq.read_table(manifest).to_pylist()
-    live = [row for row in live if row["series"] == series]
+    newest = max(live, key=lambda row: row["published"])["series"]
+    live = [row for row in live if row["series"] == (series or newest)]
     for row in live:
         data = (table / row["path"]).read_bytes()
         assert (len(data), hashlib.sha256(data).hexdigest()) == (row["size"], row["sha256"])
