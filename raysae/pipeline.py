@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -148,8 +149,13 @@ def make(chain: Chain, kind: str) -> StageResult | None:
     Raises:
         RaysaeError: A setting or the data cannot be used.
     """
-    with using(chain.root, [STAGES[name].where(chain).path for name in _needed(kind)]):
+    with _in_use(chain, kind):
         return _make_in_use(chain, kind)
+
+
+def _in_use(chain: Chain, kind: str) -> AbstractContextManager[None]:
+    """Say that an artifact and all that it is made from are in use."""
+    return using(chain.root, [STAGES[name].where(chain).path for name in _needed(kind)])
 
 
 def _make_in_use(chain: Chain, kind: str) -> StageResult | None:
@@ -244,8 +250,9 @@ def run_to(chain: Chain, kind: str, job: str) -> JobResult:
         print_plan(chain, needed)
         return JobResult(None, "plan", 0, 0, resumed=False)
     where = STAGES[kind].where(chain)
-    result = make(chain, kind)
-    metadata = where.read_json(METADATA_FILE)
+    with _in_use(chain, kind):
+        result = _make_in_use(chain, kind)
+        metadata = where.read_json(METADATA_FILE)
     counts = metadata.get("counts", metadata)
     sys.stdout.write(f"{job}: {kind} in {where}\n")
     resumed = result is None or result.resumed

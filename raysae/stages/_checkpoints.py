@@ -1,17 +1,18 @@
 """Checkpoints of a training, in any storage: complete under their name, or under no name at all.
 
 Layout of the directory: `<token>/…` holds the files of one checkpoint, which all ranks put there;
-`step-<steps>.json` names the token and the files, and is written when all of them are there.
+`step-<steps>.json` names the token and the files with their sizes, and is written when all of them
+are there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from raysae.errors import StorageError
+from raysae.errors import DataError, StorageError
 from raysae.storage import Directory, to_json
 
 KEPT_CHECKPOINTS = 2
@@ -31,8 +32,21 @@ class Checkpoints:
     directory: Directory
 
     def newest(self) -> str | None:
-        """Return the name of the complete checkpoint of the latest step, or None."""
-        return max(self._records(), default=None)
+        """Return the name of the complete checkpoint of the latest step, or None.
+
+        One whose files were lost since is passed over: the one before it costs some steps again.
+        """
+        return next((name for name in reversed(self._records()) if self._is_whole(name)), None)
+
+    def _is_whole(self, name: str) -> bool:
+        """Whether a record can be read and its files are there with their sizes."""
+        try:
+            record = self.directory.read_json(name)
+            files: dict[str, int] = dict(record["files"])
+            sizes = (self.directory / str(record["token"])).sizes(list(files))
+        except (FileNotFoundError, DataError, KeyError, TypeError, ValueError):
+            return False
+        return sizes == list(files.values())
 
     def put(self, token: str, files: Path) -> None:
         """Add the files below a local directory to a checkpoint; other ranks may add theirs.
@@ -52,7 +66,7 @@ class Checkpoints:
             token: The checkpoint's.
             step: Steps that are behind it.
         """
-        files = sorted(entry.key for entry in (self.directory / token).entries())
+        files = {entry.key: entry.size for entry in (self.directory / token).entries()}
         name = f"{_RECORD}{step:010d}.json"
         first = self.directory.create(name, to_json({"token": token, "files": files}))
         with suppress(StorageError):  # Where nothing can be deleted, all of them stay.
@@ -73,7 +87,7 @@ class Checkpoints:
             FileNotFoundError: A run beside this one has dropped it meanwhile.
         """
         record = self.directory.read_json(name)
-        with (self.directory / record["token"]).fetched(record["files"]) as files:
+        with (self.directory / record["token"]).fetched(list(record["files"])) as files:
             yield files
 
     def _records(self) -> list[str]:
@@ -83,11 +97,15 @@ class Checkpoints:
 
     def _drop(self, name: str) -> None:
         """Remove a checkpoint, its name first."""
-        with suppress(FileNotFoundError):  # A run beside this one may drop it, too.
+        try:
             record = self.directory.read_json(name)
-            self.directory.delete(name)
-            self._delete(record["token"], record["files"])
+        except FileNotFoundError:
+            return  # a run beside this one has dropped it
+        except DataError:
+            record = {}  # whose files it named is not known any more
+        self.directory.delete(name)
+        self._delete(str(record.get("token")), record.get("files", ()))
 
-    def _delete(self, token: str, files: Sequence[str]) -> None:
+    def _delete(self, token: str, files: Iterable[str]) -> None:
         for file in files:
             (self.directory / token).delete(file)

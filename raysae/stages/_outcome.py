@@ -1,4 +1,4 @@
-"""What a training leaves: files with fixed names, out of whichever try of the ranks came first.
+"""Files with fixed names, out of whichever try came first.
 
 Other tools look for `sae_weights.safetensors` or `model.safetensors`, so these names can carry no
 checksum, and two tries that computed other bits would mix their files. So each try puts its files
@@ -9,7 +9,7 @@ counts; and its files are then copied to their places, by whoever gets there.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,7 @@ from raysae.artifacts import (
     Artifact,
     FileRecord,
     Publication,
+    ShardSpec,
     all_there,
     records_from_json,
     records_to_json,
@@ -33,7 +34,7 @@ OUTCOME_FILE = "outcome.json"
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a training whose artifact is not finished yet.
+    """The result of a stage whose artifact is not finished yet.
 
     Attributes:
         artifact: What is being made.
@@ -65,15 +66,30 @@ class Outcome:
         self.work.create(OUTCOME_FILE, to_json(content))
 
     def read(self) -> dict[str, Any] | None:
-        """Return what the try that counts said of its result; None if there is none yet."""
+        """Return what the try that counts said of its result; None if there is none yet.
+
+        Raises:
+            DataError: What is there is no outcome.
+        """
         try:
-            about: dict[str, Any] = self.work.read_json(OUTCOME_FILE)["about"]
+            about: dict[str, Any] = self._stored()["about"]
         except FileNotFoundError:
             return None
         return about
 
+    def _stored(self) -> dict[str, Any]:
+        stored = self.work.read_json(OUTCOME_FILE)
+        try:
+            files = records_from_json(stored["files"])
+            return {"try": str(stored["try"]), "files": files, "about": dict(stored["about"])}
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{self.work.describe(OUTCOME_FILE)} is damaged ({error!r}); delete it and run "
+                "again."
+            ) from error
+
     def is_there(self) -> bool:
-        """Whether nobody needs to train any more: a try is complete, or even the artifact is."""
+        """Whether nobody needs to try any more: a try is complete, or even the artifact is."""
         return self.work.exists(OUTCOME_FILE) or self.artifact.is_finished()
 
     def publish(self) -> Sequence[FileRecord]:
@@ -82,13 +98,13 @@ class Outcome:
         Raises:
             DataError: They are not there any more.
         """
-        outcome = self.work.read_json(OUTCOME_FILE)
-        records = records_from_json(outcome["files"])
+        outcome = self._stored()
+        records: list[FileRecord] = outcome["files"]
         source = self.work / outcome["try"]
         if not all_there(source, records):
             raise DataError(
                 f"{source} lacks files that {self.work.describe(OUTCOME_FILE)} lists; delete that "
-                "file and run again to go on from the last checkpoint."
+                "file and run again."
             )
         for record in records:
             source.copy_to(record.name, self.artifact.directory)
@@ -99,3 +115,37 @@ class Outcome:
         with suppress(StorageError):
             self.work.remove([entry.key for entry in self.work.entries()])
             self.work.prune()
+
+
+def finish_once(
+    artifact: Artifact,
+    make: Callable[[Publication], Mapping[str, Any]],
+    shards: Iterable[ShardSpec] = (),
+) -> dict[str, Any]:
+    """Finish an artifact with the files of one try, whoever else makes it at this moment.
+
+    Args:
+        artifact: What is made; `begin` was called.
+        make: Puts the files into a try, and returns what the metadata tells of them; it is not
+            called where a run before or beside this one has come so far.
+        shards: The artifact's shards, all of them complete.
+
+    Returns:
+        The artifact's metadata.
+
+    Raises:
+        DataError: The try's files are not there any more, or a shard is not complete.
+    """
+    outcome = Outcome(artifact)
+    try:
+        if not outcome.is_there():
+            files = outcome.new_try()
+            outcome.claim(files, make(files))
+        if not artifact.is_finished():
+            artifact.finish(outcome.read() or {}, outcome.publish(), shards)
+    except Exception:
+        # A run beside this one may have been the first, and have cleared the work of both away.
+        if not artifact.is_finished():
+            raise
+    outcome.remove()
+    return artifact.metadata()

@@ -32,6 +32,7 @@ from raysae.interpret import (
 from raysae.models import load_hidden_state_model
 from raysae.sample import Rejection
 from raysae.scoring import SCORERS
+from raysae.stages._outcome import finish_once
 from raysae.stages._report_cards import SampleSource, feature_cards, sample_cards
 from raysae.stages.chain import Chain
 from raysae.stages.live_scores import row_groups, score_marks
@@ -54,10 +55,12 @@ def run_report(chain: Chain) -> StageResult:
     artifact = chain.report
     started = time.monotonic()
     artifact.begin()
-    files = Publication(artifact.directory)
-    files.put_bytes(REPORT_FILE, render_report(_gather(chain)).encode())
-    seconds = time.monotonic() - started
-    artifact.finish({"rows": 0, "rejected": 0, "seconds": seconds}, files.records)
+
+    def make(files: Publication) -> dict[str, Any]:
+        files.put_bytes(REPORT_FILE, render_report(_gather(chain)).encode())
+        return {"rows": 0, "rejected": 0, "seconds": time.monotonic() - started}
+
+    finish_once(artifact, make)
     return StageResult(0, 0, resumed=False)
 
 

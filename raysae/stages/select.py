@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 from raysae.artifacts import Publication, ScoreTable
 from raysae.corpora import Corpus
 from raysae.scoring import select
+from raysae.stages._outcome import finish_once
 from raysae.stages.chain import Chain
 from raysae.stages.live_scores import row_groups, score_marks
 from raysae.stages.result import ShardTotals, StageResult
@@ -30,38 +32,39 @@ def run_select(chain: Chain) -> StageResult:
     Raises:
         DataError: There is no scored sample, or none within the limits.
     """
-    artifact, settings = chain.subset, chain.settings.select
-    started = time.monotonic()
+    artifact, scorer = chain.subset, chain.settings.select.scorer
     artifact.begin()
+    metadata = finish_once(artifact, lambda files: _write_subset(chain, files))
+    sys.stdout.write(
+        f"select: kept {metadata['rows']:,} of {metadata['scored']:,} rows by {scorer}\n"
+    )
+    return StageResult(metadata["rows"], metadata["rejected"], resumed=False)
+
+
+def _write_subset(chain: Chain, files: Publication) -> dict[str, Any]:
+    """Select, write the subset's files, and return what its metadata tells."""
+    settings, started = chain.settings.select, time.monotonic()
     scores = ScoreTable(chain.root).read(
         row_groups(chain, settings.scorer), ("sample_id", "ordinal", "score")
     )
     selection = select(scores, settings)
     kept = selection.kept["ordinal"].to_numpy()
-    files = Publication(artifact.directory)
     names = _write_rows(chain.corpus, kept, files)
     with files.writing(KEPT_FILE) as path:
         pq.write_table(selection.kept, path)
     totals = ShardTotals.of(score_marks(chain))
-    artifact.finish(
-        {
-            "series": chain.series,
-            "rows": len(kept),
-            "scored": selection.rows,
-            "rejected": totals.counts["rejected"],
-            "rejections": dict(totals.reasons),
-            "duplicates": selection.duplicates,
-            "unscored": selection.unscored,
-            "cutoff": selection.cutoff,
-            "data_files": names,
-            "seconds": time.monotonic() - started,
-        },
-        files.records,
-    )
-    sys.stdout.write(
-        f"select: kept {len(kept):,} of {selection.rows:,} rows by {settings.scorer}\n"
-    )
-    return StageResult(len(kept), totals.counts["rejected"], resumed=False)
+    return {
+        "series": chain.series,
+        "rows": len(kept),
+        "scored": selection.rows,
+        "rejected": totals.counts["rejected"],
+        "rejections": dict(totals.reasons),
+        "duplicates": selection.duplicates,
+        "unscored": selection.unscored,
+        "cutoff": selection.cutoff,
+        "data_files": names,
+        "seconds": time.monotonic() - started,
+    }
 
 
 def _write_rows(corpus: Corpus, kept: np.ndarray, files: Publication) -> list[str]:

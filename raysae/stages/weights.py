@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from raysae.scoring import (
 )
 from raysae.stages._encoder import Encoder
 from raysae.stages._hidden_states import Reading
+from raysae.stages._outcome import finish_once
 from raysae.stages._pool import ShardTask, check_rejected, run_shards, unwrapped_errors
 from raysae.stages._snapshots import record_snapshot
 from raysae.stages.chain import Chain
@@ -104,9 +105,12 @@ def run_weights(chain: Chain) -> StageResult:
         totals.add(mark)
         states.append(mark["files"][0]["name"])
     check_rejected("weights", totals.counts, settings.run.max_rejected_fraction, totals.reasons)
-    summary, files = _merge_on_cluster(artifact.directory, states)
-    seconds = time.monotonic() - started
-    artifact.finish({**totals.to_json(), "summary": summary, "seconds": seconds}, files, shards)
+
+    def make(files: Publication) -> dict[str, Any]:
+        merged = _merge_on_cluster(artifact.directory, states, files)
+        return {**totals.to_json(), "summary": merged, "seconds": time.monotonic() - started}
+
+    summary = finish_once(artifact, make, shards)["summary"]
     sys.stdout.write(
         f"weights: {summary['weighted']:,} of {summary['features']:,} features have a weight, "
         f"mean {summary['mean']:.3f}\n"
@@ -118,8 +122,7 @@ def run_weights(chain: Chain) -> StageResult:
 def _drawn_tasks(chain: Chain) -> list[ShardTask]:
     """Return the shards that hold drawn samples, each with the ordinals wanted of it.
 
-    How the corpus is cut does not change the weights and is not part of their id; so shards are
-    named by their rows here, and what an interrupted run with another cut left is not mistaken.
+    Shards without any are left out, so that the others' names have gaps.
     """
     settings = chain.settings.weights
     drawn = draw_ordinals(chain.corpus.snapshot.rows, settings.n_samples, settings.seed)
@@ -127,36 +130,40 @@ def _drawn_tasks(chain: Chain) -> list[ShardTask]:
     for shard in chain.shards(chain.corpus):
         low, high = np.searchsorted(drawn, [shard.first_ordinal, shard.first_ordinal + shard.rows])
         if low < high:
-            named = replace(shard, name=f"rows-{shard.first_ordinal:010d}-{shard.rows}")
-            tasks.append(ShardTask(named, tuple(int(o) for o in drawn[low:high])))
+            tasks.append(ShardTask(shard, tuple(int(o) for o in drawn[low:high])))
     return tasks
 
 
 def _merge_on_cluster(
-    directory: Directory, states: Sequence[str]
-) -> tuple[dict[str, Any], list[FileRecord]]:
+    directory: Directory, states: Sequence[str], files: Publication
+) -> dict[str, Any]:
     """Merge the shards' states in a task, so that the driver holds none of them."""
     connect()
     with unwrapped_errors():
-        merged: tuple[dict[str, Any], list[FileRecord]] = ray.get(
-            ray.remote(num_cpus=1)(merge_states).remote(directory, states)
+        summary, records = ray.get(
+            ray.remote(num_cpus=1)(merge_states).remote(directory, states, files)
         )
-    return merged
+    files.records = records
+    return dict(summary)
 
 
 def merge_states(
-    directory: Directory, states: Sequence[str]
+    directory: Directory, states: Sequence[str], files: Publication
 ) -> tuple[dict[str, Any], list[FileRecord]]:
     """Merge states one by one, and write weights and top tokens.
 
+    Args:
+        directory: Where the states are.
+        states: Their names.
+        files: Where the result goes.
+
     Returns:
-        The weights' summary, and what was written.
+        The weights' summary, and all that was written.
     """
     merged = _read_state(directory, states[0])
     for name in states[1:]:
         merged.merge(_read_state(directory, name))
     weights = merged.weights()
-    files = Publication(directory)
     with files.writing(WEIGHTS_FILE) as path:
         pq.write_table(weights.to_table(), path)
     _write_state(merged, files, TOP_TOKENS_FILE)

@@ -89,6 +89,23 @@ def test_a_run_killed_before_the_name_is_given_leaves_no_checkpoint(
     assert Checkpoints(directory).newest() == "step-0000000002.json"
 
 
+@pytest.mark.parametrize("damage", ["gone", "cut", "no record", "a list"])
+def test_a_checkpoint_that_lost_its_files_is_passed_over(tmp_path: Path, damage: str) -> None:
+    directory = at(tmp_path)
+    publish(directory, 2, "whole")
+    publish(directory, 4, "damaged")
+    if damage == "gone":
+        directory.delete("4damaged/state")
+    elif damage == "cut":
+        directory.put_bytes("4damaged/state", b"dam")
+    else:
+        stored = b"{" if damage == "no record" else b'{"token": "4damaged", "files": ["state"]}'
+        directory.put_bytes("step-0000000004.json", stored)
+    assert state(directory) == "whole"
+    publish(directory, 6, "next")
+    assert state(directory) == "next"
+
+
 def test_a_dropped_checkpoint_stays_readable_for_who_has_opened_it(tmp_path: Path) -> None:
     directory = at(tmp_path)
     publish(directory, 2)
