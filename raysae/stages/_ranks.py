@@ -23,10 +23,13 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.train
 from ray.exceptions import RayActorError, RayTaskError
 from ray.train import ControllerError
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util import placement_group_table, remove_placement_group
+from ray.util.placement_group import PlacementGroup
 
 from raysae.errors import RaysaeError
 from raysae.stages._capacity import Resources, check_fits
@@ -90,6 +93,21 @@ def run_ranks(
             sys.stdout.flush()
         else:
             return
+        finally:
+            _give_back_reserved()
+
+
+def _give_back_reserved() -> None:
+    """Give back the resources that Ray Train reserved for this job's ranks, if it did not.
+
+    It forgets them when ranks are lost while they are started; ranks that need them would wait for
+    ever. Nothing else in a job of ours reserves any.
+    """
+    job = ray.get_runtime_context().get_job_id()
+    for name, group in placement_group_table().items():
+        # The last letters of a group's id are those of the job that it was made by.
+        if name.endswith(job) and group["state"] != "REMOVED":
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(name))))
 
 
 @contextmanager
