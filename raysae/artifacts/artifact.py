@@ -253,6 +253,10 @@ class Artifact:
             self.directory.put_bytes(METADATA_FILE, data)
         self._forget_attempts()
 
+    def settle(self) -> None:
+        """See to it that the `metadata.json` that another run wrote survives a loss of power."""
+        self.directory.create(METADATA_FILE, self.directory.read_bytes(METADATA_FILE))
+
     def _forget_attempts(self) -> None:
         """Remove the marks of attempts that did not end: all shards are done."""
         attempts = self.directory / ATTEMPTS

@@ -9,8 +9,8 @@ counts; and its files are then copied to their places, by whoever gets there.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,11 +110,50 @@ class Outcome:
             source.copy_to(record.name, self.artifact.directory)
         return records
 
+    def finish(
+        self, tell: Callable[[dict[str, Any]], Mapping[str, Any]], shards: Iterable[ShardSpec] = ()
+    ) -> None:
+        """Put the files of the try that counts in their places, and finish the artifact with them.
+
+        Where a run beside this one has finished it, the try that counts may be a later one, and is
+        left alone; but only when its `metadata.json` is known to survive a loss of power the work
+        can be removed.
+
+        Args:
+            tell: Makes the metadata's content of what the try said of its result.
+            shards: The artifact's shards, all of them complete.
+
+        Raises:
+            DataError: The try's files are not there any more, or a shard is not complete.
+        """
+        if self.artifact.is_finished():
+            self.artifact.settle()
+            return
+        about = self.read()
+        assert about is not None, "whoever ends the work leaves an outcome"
+        self.artifact.finish(tell(about), self.publish(), shards)
+
     def remove(self) -> None:
         """Remove the work directory's files: the artifact is finished."""
         with suppress(StorageError):
             self.work.remove([entry.key for entry in self.work.entries()])
             self.work.prune()
+
+
+@contextmanager
+def finishing(artifact: Artifact) -> Iterator[Outcome]:
+    """Give an artifact's outcome, for a block that finishes it, and remove the work afterwards.
+
+    A run beside this one may be the first, and clear the work of both away: then no error in the
+    block counts.
+    """
+    outcome = Outcome(artifact)
+    try:
+        yield outcome
+    except Exception:
+        if not artifact.is_finished():
+            raise
+    outcome.remove()
 
 
 def finish_once(
@@ -136,16 +175,9 @@ def finish_once(
     Raises:
         DataError: The try's files are not there any more, or a shard is not complete.
     """
-    outcome = Outcome(artifact)
-    try:
+    with finishing(artifact) as outcome:
         if not outcome.is_there():
             files = outcome.new_try()
             outcome.claim(files, make(files))
-        if not artifact.is_finished():
-            artifact.finish(outcome.read() or {}, outcome.publish(), shards)
-    except Exception:
-        # A run beside this one may have been the first, and have cleared the work of both away.
-        if not artifact.is_finished():
-            raise
-    outcome.remove()
+        outcome.finish(dict, shards)
     return artifact.metadata()

@@ -40,7 +40,7 @@ from raysae.finetune import (
 )
 from raysae.sample import Rejection, Sample
 from raysae.stages._checkpoints import Checkpoints
-from raysae.stages._outcome import Outcome
+from raysae.stages._outcome import Outcome, finishing
 from raysae.stages._pool import check_rejected
 from raysae.stages._ranks import RankPlan, run_ranks
 from raysae.storage import Directory, to_json
@@ -106,20 +106,13 @@ def run_finetune(
     model = model_directory(settings.model, "finetune.model").absolute()
     check_model(model, settings)
     artifact.begin()
-    outcome = Outcome(artifact)
-    try:
+    with finishing(artifact) as outcome:
         _check_mesh(outcome.work, run)
         counts = _prepare_rows(settings, run, samples, model, outcome.work)
         prepared = {"settings": asdict(settings), "run": asdict(run), **counts}
         if outcome.read() is None:
             _fit(RankTask(settings, run, model, artifact))
-        if not artifact.is_finished():
-            _publish(outcome, prepared, started)
-    except Exception:
-        # A run beside this one may have been the first, and have cleared the work of both away.
-        if not artifact.is_finished():
-            raise
-    outcome.remove()
+        outcome.finish(lambda result: _metadata(prepared, result, started))
     return artifact.metadata()
 
 
@@ -249,24 +242,19 @@ def claim_result(outcome: Outcome, model: Path, result: Mapping[str, Any]) -> No
     outcome.claim(files, result)
 
 
-def _publish(outcome: Outcome, prepared: Mapping[str, Any], started: float) -> None:
-    """Put the tuned model's files in their places and finish the artifact."""
-    result = outcome.read()
-    assert result is not None, "a training that ended has an outcome"
+def _metadata(
+    prepared: Mapping[str, Any], result: Mapping[str, Any], started: float
+) -> dict[str, Any]:
+    """Return what the tuned model's metadata tells."""
     counts = {
         "rows": prepared["rows"],
         "rejected": len(prepared["rejections"]),
         "train_rows": result["train_rows"],
         "eval_rows": result["eval_rows"],
     }
-    kept = ("steps", "held_out", "resumed_at_step")
-    about = {key: prepared[key] for key in ("settings", "run", "rejected", "rejections")}
-    outcome.artifact.finish(
-        {
-            **about,
-            **{key: result[key] for key in kept},
-            "counts": counts,
-            "seconds": round(time.monotonic() - started, 1),
-        },
-        outcome.publish(),
-    )
+    return {
+        **{key: prepared[key] for key in ("settings", "run", "rejected", "rejections")},
+        **{key: result[key] for key in ("steps", "held_out", "resumed_at_step")},
+        "counts": counts,
+        "seconds": round(time.monotonic() - started, 1),
+    }

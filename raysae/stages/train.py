@@ -23,7 +23,7 @@ from raysae.errors import DataError
 from raysae.models import ModelSettings
 from raysae.sae import SAE_FILES, Ranks, Sae, SaeHealth, SaeSettings, SaeTrainer, save_saelens
 from raysae.stages._checkpoints import Checkpoints
-from raysae.stages._outcome import Outcome
+from raysae.stages._outcome import Outcome, finishing
 from raysae.stages._ranks import RankPlan, run_ranks
 from raysae.stages.chain import Chain, TrainRunSettings
 from raysae.stages.result import COUNTED, StageResult
@@ -88,39 +88,30 @@ def run_train(chain: Chain) -> StageResult:
     artifact.begin()
     task = _train_task(chain)
     started = time.monotonic()
-    outcome = Outcome(artifact)
-    resumed = outcome.read() is not None or Checkpoints(outcome.work / CHECKPOINTS).newest()
-    try:
+    with finishing(artifact) as outcome:
+        resumed = outcome.read() is not None or Checkpoints(outcome.work / CHECKPOINTS).newest()
         if outcome.read() is None:
             run_ranks(_train_rank, {"task": task}, _rank_plan(task.run))
-        if not artifact.is_finished():
-            _finish(task, outcome, started, _about(chain.activations))
-    except Exception:
-        # A run beside this one may have been the first, and have cleared the work of both away.
-        if not artifact.is_finished():
-            raise
-    outcome.remove()
+        cache = _about(chain.activations)
+        outcome.finish(lambda about: _metadata(task, started, cache, about["health"]))
     health = artifact.metadata()["health"]
     _print_health(health)
     return StageResult(task.sae.steps * task.sae.batch_tokens, 0, bool(resumed))
 
 
-def _finish(task: TrainTask, outcome: Outcome, started: float, cache: dict[str, Any]) -> None:
-    """Put the SAE's files in their places and finish the artifact."""
-    about = outcome.read()
-    assert about is not None, "a training that ended has an outcome"
-    task.artifact.finish(
-        {
-            "rows": task.sae.steps * task.sae.batch_tokens,
-            "rejected": 0,
-            "d_in": task.d_in,
-            "workers": task.run.workers,
-            "health": about["health"],
-            "activations": cache,
-            "seconds": time.monotonic() - started,
-        },
-        outcome.publish(),
-    )
+def _metadata(
+    task: TrainTask, started: float, cache: dict[str, Any], health: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what the SAE's metadata tells."""
+    return {
+        "rows": task.sae.steps * task.sae.batch_tokens,
+        "rejected": 0,
+        "d_in": task.d_in,
+        "workers": task.run.workers,
+        "health": health,
+        "activations": cache,
+        "seconds": time.monotonic() - started,
+    }
 
 
 def _rank_plan(run: TrainRunSettings) -> RankPlan:

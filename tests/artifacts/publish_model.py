@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from raysae.artifacts import CHECKSUM, Artifact, ArtifactSpec, Publication, ShardPlan
+from raysae.stages._outcome import finish_once
 from raysae.storage import Directory
 from tests.storage.simulator import Process, State, Work, World, freeze
 
@@ -27,6 +28,7 @@ SPEC = ArtifactSpec("things", 1, {"k": 3})
 PLAN = ShardPlan([3, 1], 2)
 BELOW = f"{SPEC.kind}/{SPEC.id}/"
 METADATA = f"{BELOW}metadata.json"
+FIXED = "result.bin"
 OTHERS: State = {
     "raysae.json": b"{}",
     "things/other/metadata.json": b"{}",
@@ -69,6 +71,24 @@ def stage(bits: str) -> Work:
     return work
 
 
+def fixed_stage(bits: str) -> Work:
+    """Return what a stage does whose one file has a fixed name."""
+
+    def make(files: Publication) -> dict[str, str]:
+        files.put_bytes(FIXED, f"result|{bits}".encode())
+        return {"run": threading.current_thread().name}
+
+    def work(root: Directory) -> bool:
+        made = Artifact(root, SPEC)
+        if made.is_finished():
+            return False
+        made.begin()
+        finish_once(made, make)
+        return True
+
+    return work
+
+
 # -- The independent reader
 
 
@@ -85,6 +105,21 @@ def _files_of(listed: Any, state: State, where: str) -> list[str]:
 
 def check_always(state: State) -> None:
     """See that whatever is said to be complete is."""
+    _check_others(state)
+    if finished(state):
+        _check_finished(state)
+
+
+def check_fixed(state: State) -> None:
+    """The same for `fixed_stage`."""
+    _check_others(state)
+    if finished(state):
+        files = _files_of(json.loads(state[METADATA])["files"], state, "metadata.json")
+        if files != [FIXED]:
+            raise BrokenError(f"metadata.json lists {files}")
+
+
+def _check_others(state: State) -> None:
     for name, data in OTHERS.items():
         if state.get(name) != data:
             raise BrokenError(f"{name} was touched")
@@ -94,8 +129,6 @@ def check_always(state: State) -> None:
     for name, data in state.items():
         if name.endswith(".done.json"):
             _files_of(json.loads(data)["files"], state, name)
-    if finished(state):
-        _check_finished(state)
 
 
 def finished(state: State) -> bool:
@@ -128,7 +161,8 @@ def check_end(state: State, undisturbed: State | None) -> None:
         raise BrokenError("a run ended, but the artifact is not finished")
     if undisturbed is not None:
         for name in sorted({*state, *undisturbed}):
-            if "/attempts/" not in name and _content(state, name) != _content(undisturbed, name):
+            passing = "/attempts/" in name or "/work/" in name
+            if not passing and _content(state, name) != _content(undisturbed, name):
                 raise BrokenError(f"{name} differs from an undisturbed run's")
 
 
@@ -153,6 +187,9 @@ class Search:
         bits: Of the processes, and of the runs after them.
         later_bits: Of the runs after them. If all are the same, every end has to equal the
             undisturbed run's.
+        start: The storage at the beginning.
+        stage: What a process does, by its bits.
+        check: What must hold of every state.
         states: Distinct states of storage and processes.
         storages: Distinct states of the storage, a loss of power included; from each of them a new
             run was made.
@@ -167,6 +204,7 @@ class Search:
     states: dict[Any, int] = field(default_factory=dict)
     storages: set[Any] = field(default_factory=set)
     start: State = field(default_factory=lambda: dict(OTHERS))
+    stage: Callable[[str], Work] = stage
     check: Callable[[State], None] = check_always
     undisturbed: State | None = None
     _numbers: Any = field(default_factory=count)
@@ -179,7 +217,7 @@ class Search:
     def world(self, state: State, bits: Sequence[str]) -> World:
         """Return a new storage with processes that wait for their first step."""
         self.runs += 1
-        works = {f"run {number}": stage(one) for number, one in enumerate(bits)}
+        works = {f"run {number}": self.stage(one) for number, one in enumerate(bits)}
         return self.make_world(self.place / f"{next(self._numbers)}", state, works)
 
     def _run_alone(self, state: State) -> State:

@@ -16,6 +16,7 @@ import pytest
 
 from raysae.artifacts import artifact, attempts
 from raysae.artifacts.marks import mark_name
+from raysae.stages import _outcome
 from raysae.storage import retry
 from tests.artifacts.publish_model import (
     BELOW,
@@ -27,7 +28,9 @@ from tests.artifacts.publish_model import (
     Search,
     check_always,
     check_end,
+    check_fixed,
     finished,
+    fixed_stage,
 )
 from tests.storage.fake_store import Client
 from tests.storage.simulator import LocalWorld, ObjectWorld, SimulatedPosix, State
@@ -53,6 +56,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(artifact, "package_versions", dict)
     monkeypatch.setattr(artifact, "time", SimpleNamespace(strftime=lambda *_: "", gmtime=tuple))
     monkeypatch.setattr(attempts, "uuid", Tokens())
+    monkeypatch.setattr(_outcome, "uuid", Tokens())
     monkeypatch.setattr(retry.time, "sleep", lambda _: None)
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
@@ -96,6 +100,23 @@ def test_two_runs_in_all_orders_with_few_switches(search: Search) -> None:
 def test_two_runs_in_random_orders(search: Search) -> None:
     search.random_orders(range(5000 if DEEP else 40))
     assert len(search.states) > 1000
+
+
+@pytest.fixture(params=BITS)
+def fixed_search(request: pytest.FixtureRequest, kind: MakeWorld, place: Path) -> Search:
+    """A search over runs whose result has a fixed name."""
+    return Search(kind, place, *BITS[request.param], stage=fixed_stage, check=check_fixed)
+
+
+def test_a_file_with_a_fixed_name_in_all_orders_with_few_switches(fixed_search: Search) -> None:
+    fixed_search.one_process()
+    fixed_search.all_orders(switches=3 if DEEP else 2)
+    assert len(fixed_search.states) > 1000
+
+
+def test_a_file_with_a_fixed_name_in_random_orders(fixed_search: Search) -> None:
+    fixed_search.random_orders(range(5000 if DEEP else 100))
+    assert len(fixed_search.states) > 1000
 
 
 @pytest.mark.skipif(not DEEP, reason="takes long: RAYSAE_DEEP_SEARCH=1")
