@@ -253,7 +253,6 @@ def run_to(chain: Chain, kind: str, job: str) -> JobResult:
     with _in_use(chain, kind):
         result = _make_in_use(chain, kind)
         metadata = where.read_json(METADATA_FILE)
-    counts = metadata.get("counts", metadata)
     sys.stdout.write(f"{job}: {kind} in {where}\n")
     resumed = result is None or result.resumed
-    return JobResult(str(where), kind, counts["rows"], counts["rejected"], resumed)
+    return JobResult(str(where), kind, metadata["rows"], metadata["rejected"], resumed)

@@ -142,17 +142,6 @@ def test_run_to_reports_what_the_artifact_says(
     assert f"demo: b in {where}\n" in capsys.readouterr().out
 
 
-def test_counts_of_a_tuned_model_lie_one_level_deeper(
-    workshop: Callable[..., Workshop], tmp_path: Path
-) -> None:
-    workshop("a")
-    counts = {"rows": 7, "rejected": 3}
-    at(tmp_path).put_json("metadata.json", {"counts": counts, "rejected": {}})
-    pipeline.STAGES["a"] = Stage((), lambda _: at(tmp_path), lambda _: True, lambda _: None)  # type: ignore[index, arg-type, return-value]
-    result = run_to(Chain(ChainSettings(storage=str(tmp_path))), "a", "demo")
-    assert (result.rows, result.rejected) == (7, 3)
-
-
 def test_a_plan_makes_nothing(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

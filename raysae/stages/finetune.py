@@ -246,15 +246,14 @@ def _metadata(
     prepared: Mapping[str, Any], result: Mapping[str, Any], started: float
 ) -> dict[str, Any]:
     """Return what the tuned model's metadata tells."""
-    counts = {
+    told = ("train_rows", "eval_rows", "steps", "held_out", "resumed_at_step")
+    return {
+        "settings": prepared["settings"],
+        "run": prepared["run"],
         "rows": prepared["rows"],
         "rejected": len(prepared["rejections"]),
-        "train_rows": result["train_rows"],
-        "eval_rows": result["eval_rows"],
-    }
-    return {
-        **{key: prepared[key] for key in ("settings", "run", "rejected", "rejections")},
-        **{key: result[key] for key in ("steps", "held_out", "resumed_at_step")},
-        "counts": counts,
+        "rejections": prepared["rejected"],
+        "rejected_rows": prepared["rejections"],
+        **{key: result[key] for key in told},
         "seconds": round(time.monotonic() - started, 1),
     }

@@ -33,8 +33,8 @@ def run_tune(chain: Chain) -> StageResult:
             f"finetune: on {held_out['pairs']:,} held-out pairs the better answer is likelier in "
             f"{held_out['accuracy_before']:.1%} before, {held_out['accuracy_after']:.1%} after\n"
         )
-    counts = metadata["counts"]
-    return StageResult(counts["rows"], counts["rejected"], metadata["resumed_at_step"] > 0)
+    resumed = metadata["resumed_at_step"] > 0
+    return StageResult(metadata["rows"], metadata["rejected"], resumed)
 
 
 def _subset_samples(chain: Chain) -> Iterator[Sample | Rejection]:

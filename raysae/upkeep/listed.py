@@ -98,7 +98,6 @@ def listed_files(found: Found) -> Listed:
     if found.metadata is None:
         return _by_marks(found.directory)
     listed = Listed(sizes={record.name: record.size for record in found.own_files})
-    counts = found.metadata.get("counts", found.metadata)
     listed.reasons.update(reasons_in(found.metadata))
     last, with_rejected = "", []
     try:
@@ -118,8 +117,8 @@ def listed_files(found: Found) -> Listed:
         listed.problems.append(str(error).rstrip("."))
     for state in read_marks(found.directory, with_rejected):
         listed.reasons.update(reasons_in(state.mark or {}))
-    listed.rows = as_count(counts.get("rows")) or listed.rows
-    listed.rejected = as_count(counts.get("rejected")) or listed.rejected
+    listed.rows = as_count(found.metadata.get("rows")) or listed.rows
+    listed.rejected = as_count(found.metadata.get("rejected")) or listed.rejected
     return listed
 
 

@@ -66,8 +66,9 @@ def test_a_finished_artifact_is_a_model_and_is_not_made_again(model, tmp_path, m
     artifact = artifact_for(tmp_path, settings)
     metadata = stage.run_finetune(settings, RUN, samples, artifact)
 
-    assert metadata["counts"] == {"rows": 10, "rejected": 1, "train_rows": 8, "eval_rows": 2}
-    assert metadata["rejected"] == {"truncated-image": 1}
+    counts = {"rows": 10, "rejected": 1, "train_rows": 8, "eval_rows": 2}
+    assert {name: metadata[name] for name in counts} == counts
+    assert metadata["rejections"] == {"truncated-image": 1}
     assert [step["step"] for step in metadata["steps"]] == [1, 2]
     assert metadata["held_out"]["pairs"] == 2
     assert metadata["settings"]["lr"] == settings.lr
