@@ -146,6 +146,13 @@ def test_garbage_is_no_mark_and_is_replaced(directory: Directory, kind: str) -> 
     assert directory.read_bytes("a") == b"x"
 
 
+def test_a_mark_of_a_file_that_no_file_system_can_hold_is_none(tmp_path: Path) -> None:
+    directory = Directory(LocalBackend(tmp_path))
+    directory.put_bytes(mark_name(SHARD), listing(name="x" * 300))
+    (state,) = read_marks(directory, [SHARD])
+    assert (state.mark, "is missing" in state.problem) == (None, True)
+
+
 @pytest.mark.parametrize("rows", [0, 1, 5, 2100])
 def test_many_marks_come_in_order(tmp_path: Path, rows: int) -> None:
     directory = Directory(LocalBackend(tmp_path))
