@@ -131,3 +131,11 @@ def tree(path: Path) -> dict[str, bytes]:
         for file in sorted(path.rglob("*"))
         if file.is_file()
     }
+
+
+def odd_files(path: Path, *names: bytes) -> None:
+    """Empty files below a path whose names need not be text."""
+    for name in names:
+        file = Path(os.fsdecode(os.fsencode(path) + b"/" + name))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
