@@ -51,7 +51,8 @@ class Found:
         kind: The directory's kind.
         id: The directory's name.
         directory: Where it is.
-        spec: What determines it; None if that cannot be read or was never written.
+        spec: What determines it; None if that cannot be read, is another artifact's, or was never
+            written.
         planned: How many shards there will be; 0 if it has none.
         metadata: Of a finished one.
         problems: Why something of this cannot be used.
@@ -177,6 +178,7 @@ def look_at(root: Directory, kind: str, id_: str) -> Found:
     if spec is not None and not _determines(spec, id_):
         sentence = "it is another artifact's: the id differs"
         problems.append(Problem(SPEC_FILE, sentence, certain=False))
+        spec = None
     planned = written.get("shards")
     return Found(
         kind=kind,

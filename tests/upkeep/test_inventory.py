@@ -74,6 +74,16 @@ def test_a_directory_moved_to_another_name_is_found_out(tmp_path: Path) -> None:
     assert "another" in look_at(root, "saes", "0" * 24).problems[0].sentence
 
 
+def test_what_an_altered_specification_was_made_from_is_not_known(root: Directory) -> None:
+    made = artifact(root, "saes", {"activations": "one"})
+    written = made.directory.read_json(SPEC_FILE)
+    written["spec"]["inputs"] = {"activations": "two"}
+    made.directory.put_json(SPEC_FILE, written)
+    (found,) = artifacts(root)
+    assert found.inputs is None
+    assert "another" in found.problems[0].sentence
+
+
 def test_a_directory_whose_name_is_no_text_is_told_with_escapes(tmp_path: Path) -> None:
     root = new_storage(tmp_path)
     odd_files(tmp_path, b"saes/\xff/x", b"no\xfftes/x", b"saes/two\nlines/x")
