@@ -138,11 +138,13 @@ def run_collect(settings: CollectSettings) -> Collected:
     for item in plan.items:
         say(f"{'deleting' if settings.delete else 'would delete'} {_line(item)}")
     deletion = Deletion(root, plan, keep, clock)
-    deleted = tuple(deletion.run()) if settings.delete else ()
-    for name in deletion.spared:
-        say(f"{name} stays: a run came to need it just now")
-    for name, why in deletion.failed.items():
-        say(f"{name} could not be deleted: {why}")
+    try:
+        deleted = tuple(deletion.run()) if settings.delete else ()
+    finally:
+        for name in deletion.spared:
+            say(f"{name} stays: a run came to need it just now")
+        for name, why in deletion.failed.items():
+            say(f"{name} could not be deleted: {why}")
     say(_total(plan.items, deleted, settings))
     if settings.json:
         sys.stdout.write(f"{json.dumps(_document(settings, plan, clock, deletion, deleted))}\n")

@@ -120,6 +120,22 @@ def test_row_groups_stay_while_a_run_scores(
     assert table.mark(row_group()) is not None
 
 
+def test_marks_are_put_back_when_looking_for_users_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = new_storage(tmp_path)
+    table = write_scores(root, row_group(), extra=INPUTS, publish=False)
+    age(tmp_path, 2 * WEEK)
+    during(
+        monkeypatch,
+        lambda: root.put_bytes("uses/odd.json", b"{}"),
+        lambda names: names[0].endswith(".done.json"),
+    )
+    with pytest.raises(StorageError, match="does not tell what a run reads"):
+        run_collect(CollectSettings(str(root), delete=True))
+    assert table.mark(row_group()) is not None
+
+
 def test_a_damaged_manifest_keeps_all_scores(tmp_path: Path) -> None:
     root = new_storage(tmp_path)
     table, _, _ = replaced_groups(root)
