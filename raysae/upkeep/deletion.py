@@ -18,11 +18,21 @@ from itertools import groupby, islice
 from raysae.artifacts import MARK_SUFFIX, METADATA_FILE, SPEC_FILE, ScoreTable
 from raysae.artifacts.row_groups import DATA, MARKS
 from raysae.artifacts.score_table import SCORES
+from raysae.artifacts.uses import USES
 from raysae.errors import RaysaeError, StorageError
 from raysae.storage import Directory, Entry
 from raysae.upkeep.clock import StorageClock
 from raysae.upkeep.files import survey_files
-from raysae.upkeep.garbage import SCORE_FILES, Item, Keep, Plan, nodes_of, rules_for, used_in
+from raysae.upkeep.garbage import (
+    SCORE_FILES,
+    Item,
+    Keep,
+    Plan,
+    may_go,
+    nodes_of,
+    rules_for,
+    used_in,
+)
 from raysae.upkeep.inventory import artifacts, is_name
 from raysae.upkeep.references import UNREFERENCED, USED_UP, garbage
 from raysae.upkeep.score_garbage import ScoreGarbage, key_of
@@ -163,9 +173,17 @@ class Deletion:
         return True
 
     def _delete_files(self, item: Item) -> bool:
-        """Delete files that are left in a directory."""
-        self._remove(self.root / item.name, item.names)
-        return True
+        """Delete files that are left in a directory; False if some of them are needed again.
+
+        A use is written again by its run. One that has become old, because the storage was away
+        for so long, may be young by now, and is looked at once more.
+        """
+        directory, again = self.root / item.name, set[str]()
+        if item.name == USES:
+            young = (entry for entry in directory.entries() if not may_go(entry, self.clock))
+            again = {entry.key for entry in young} & {*item.names}
+        self._remove(directory, [name for name in item.names if name not in again])
+        return not again
 
     def _abort_uploads(self, item: Item) -> bool:
         """Give unfinished uploads up."""

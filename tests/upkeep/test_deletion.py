@@ -230,3 +230,23 @@ def test_a_kill_anywhere_leaves_no_record_of_what_is_gone(
     for record, named in records.items():
         assert sae.directory.exists(named) or not sae.directory.exists(record)
     assert sae.directory.exists(SPEC_FILE) == (steps < 8)
+
+
+def test_a_use_that_comes_back_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a run whose storage was away for so long that its use became old."""
+    root = new_storage(tmp_path)
+    cache = sharded(root)
+    root.put_json("uses/running.json", {"artifacts": [cache.name]})
+    root.put_json("uses/killed.json", {"artifacts": []})
+    age(tmp_path, 2 * WEEK)
+    during(
+        monkeypatch,
+        lambda: root.put_json("uses/running.json", {"artifacts": [cache.name]}),
+        lambda names: names == [f"{cache.name}/{METADATA_FILE}"],
+    )
+    assert garbage(root, delete=True) == {cache.name: "unreferenced", "uses": "left"}
+    assert cache.is_finished()
+    assert [entry.key for entry in (root / "uses").entries()] == ["running.json"]
+    assert "uses stays: a run came to need it just now" in capsys.readouterr().out
