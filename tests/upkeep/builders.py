@@ -110,7 +110,8 @@ def write_scores(
             }
             for ordinal in range(group.start, group.stop)
         ]
-        table.write(group, pa.Table.from_pylist(rows, SCORE_SCHEMA), dict(extra or {}))
+        content = {"rejected": 0, "rejections": [], **(extra or {})}
+        table.write(group, pa.Table.from_pylist(rows, SCORE_SCHEMA), content)
     if publish:
         table.publish(groups)
     return table
