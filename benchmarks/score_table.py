@@ -106,7 +106,7 @@ def write(root: Path, count: int) -> int:
     """Score nothing, but write as the stage does: data file, then mark, synced."""
     table, rows = ScoreTable(storage_at(str(root / "written"))), scores()
     for group in row_groups(count)[:WRITTEN]:
-        table.write(group, rows, {})
+        table.write(group, rows, {"rejected": 0, "rejections": []})
     return WRITTEN
 
 

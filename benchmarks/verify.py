@@ -69,7 +69,9 @@ def write_storage(work: Path, shards: int) -> list[Path]:
         with publication.writing(f"{shard.name}-{CHECKSUM}.arrow") as local, local.open("wb") as f:
             for _ in range(SHARD_BYTES // PIECE_BYTES):
                 f.write(os.urandom(PIECE_BYTES))
-        artifact.mark_shard(shard.name, publication.records, {"rows": 1, "rejected": 0})
+        artifact.mark_shard(
+            shard.name, publication.records, {"rows": 1, "rejected": 0, "rejections": []}
+        )
     artifact.finish({}, shards=plan)
     return sorted((work / artifact.name).glob("*.arrow"))
 

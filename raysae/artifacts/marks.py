@@ -20,6 +20,9 @@ MARK_SUFFIX = ".done.json"
 
 Mark = dict[str, Any]
 
+_REJECTION = {"sample_id": str, "ordinal": int, "reason": str, "detail": str}
+"""What a mark tells of each row that could not be used."""
+
 
 def mark_name(shard: str) -> str:
     """Return the name of a shard's mark."""
@@ -35,7 +38,8 @@ def write_mark(
         directory: The artifact.
         shard: The shard's name.
         files: Its data files, published before.
-        content: Counts, rejected rows, timings.
+        content: `rows`, `rejected` and `rejections`, without which it is none, and what the stage
+            adds.
 
     Returns:
         The mark that counts: this one, or that of the run that came first.
@@ -140,4 +144,25 @@ def parse_mark(data: bytes, where: str) -> Mark:
             check_name(record.name)
     except (KeyError, TypeError) as error:
         raise DataError(f"{where} lists no files; delete it and run again.") from error
+    if not _tells_rows(mark):
+        raise DataError(
+            f"{where} does not tell which rows were used and which were not; delete it and run "
+            "again."
+        )
     return mark
+
+
+def _tells_rows(mark: Mark) -> bool:
+    """Whether a mark has the counts of rows, and all about each rejected one."""
+    counts = (mark.get("rows"), mark.get("rejected"))
+    rejections = mark.get("rejections")
+    return (
+        all(type(count) is int and count >= 0 for count in counts)
+        and isinstance(rejections, list)
+        and all(isinstance(row, dict) and _types(row) == _REJECTION for row in rejections)
+    )
+
+
+def _types(content: Mapping[str, Any]) -> dict[str, type]:
+    """Return the type of each value."""
+    return {name: type(value) for name, value in content.items()}

@@ -105,7 +105,7 @@ class Backend(Protocol):
         ...
 
     def delete(self, key: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it is there, but not through a symbolic link; as `remove`."""
         ...
 
     def remove(self, keys: Sequence[str]) -> None:

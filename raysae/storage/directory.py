@@ -97,7 +97,7 @@ class Directory:
         return self.backend.create(self.key(name), data)
 
     def delete(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it is there, but not through a symbolic link; as `remove`."""
         self.backend.delete(self.key(name))
 
     def remove(self, names: Sequence[str]) -> None:

@@ -245,11 +245,9 @@ class LocalBackend:
         """Return the names of the directories in one."""
         return self._posix.directories(self.root / prefix)
 
-    @_one_sentence
     def delete(self, key: str) -> None:
-        """Remove a file, if it is there."""
-        with suppress(NotADirectoryError, IsADirectoryError):
-            self._posix.unlink(self.root / key)
+        """Remove a file, if it is there, but not through a symbolic link."""
+        self.remove([key])
 
     @_one_sentence
     def remove(self, keys: Sequence[str]) -> None:

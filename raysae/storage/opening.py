@@ -42,7 +42,7 @@ def storage_at(uri: str, setting: str = "storage") -> Directory:
 def open_storage(uri: str, setting: str = "storage") -> Directory:
     """Return a storage's root after proving that a job can use it; create it if there is none.
 
-    Sends eight small requests.
+    Sends seven small requests, nine for a new one. Nothing is written to one of another format.
 
     Raises:
         SettingsError: It cannot be written, listed or read, or cannot keep two runs apart.
@@ -50,14 +50,17 @@ def open_storage(uri: str, setting: str = "storage") -> Directory:
     """
     root = storage_at(uri, setting)
     try:
+        there = _is_storage(root)
         _probe(root)
-        root.create(MARKER, to_json({"format_version": FORMAT_VERSION}))
+        if not there:
+            root.create(MARKER, to_json({"format_version": FORMAT_VERSION}))
     except (StorageError, FileNotFoundError) as error:
         words = str(error).removeprefix("storage: ")
         if isinstance(error, FileNotFoundError):
             words = f"there is no such bucket ({words})."
         raise SettingsError(f"{setting}: {root} cannot hold artifacts: {words}") from error
-    check_format(root)
+    if not there:
+        check_format(root)  # another raysae may have created it at the same moment
     return root
 
 
@@ -67,17 +70,28 @@ def check_format(root: Directory) -> None:
     Raises:
         DataError: It is none, or a newer raysae wrote it.
     """
-    try:
-        version = root.read_json(MARKER).get("format_version")
-    except FileNotFoundError as error:
+    if not _is_storage(root):
         raise DataError(
             f"{root} has no {MARKER}, so it is no storage of raysae's; name another directory."
-        ) from error
+        )
+
+
+def _is_storage(root: Directory) -> bool:
+    """Whether a storage is there already.
+
+    Raises:
+        DataError: There is one of another format.
+    """
+    try:
+        version = root.read_json(MARKER).get("format_version")
+    except FileNotFoundError:
+        return False
     if version != FORMAT_VERSION:
         raise DataError(
             f"{root} is a storage of format {version}, but this raysae reads and writes format "
             f"{FORMAT_VERSION}; install the raysae that made it, or name another directory."
         )
+    return True
 
 
 class _Step(NamedTuple):

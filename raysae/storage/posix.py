@@ -6,11 +6,15 @@ was not yet synced.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+_NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
+"""What the system says of a name that no file has, or can have."""
 
 
 class FileStat(NamedTuple):
@@ -88,11 +92,16 @@ class Posix:
         return path.read_bytes()
 
     def stat(self, path: Path) -> FileStat | None:
-        """Return what is known of a file; None if there is none, or a directory."""
+        """Return what is known of a file; None if there is none, or a directory.
+
+        A name that is too long, or a link that leads to itself, is that of no file.
+        """
         try:
             status = path.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                return None
+            raise
         if not stat.S_ISREG(status.st_mode):
             return None
         return FileStat(path, status.st_size, status.st_mtime)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,8 +26,8 @@ def is_inside(root: Path, key: str) -> bool:
 def remove_inside(root: Path, key: str) -> None:
     """Remove a file, if it is there; a symbolic link is removed itself, never what it leads to.
 
-    Each directory on the way is opened from the one before it, so that none can be exchanged for a
-    link meanwhile.
+    A directory, or what would lie below a file, is no file, as in object stores. Each directory on
+    the way is opened from the one before it, so that none can be exchanged for a link meanwhile.
 
     Raises:
         StorageError: A directory on the way is a symbolic link.
@@ -35,7 +36,7 @@ def remove_inside(root: Path, key: str) -> None:
     *parents, name = key.split("/")
     try:
         descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     try:
         for part in parents:
@@ -44,21 +45,32 @@ def remove_inside(root: Path, key: str) -> None:
             except FileNotFoundError:
                 return
             except OSError as error:
-                if error.errno in {errno.ELOOP, errno.ENOTDIR}:
-                    raise StorageError(
-                        f"storage: {root / key} is reached through a symbolic link, so it is left "
-                        "alone; remove it by hand where it lies."
-                    ) from error
-                raise
+                if error.errno not in {errno.ELOOP, errno.ENOTDIR}:
+                    raise
+                if not _is_link(part, descriptor):
+                    return
+                raise StorageError(
+                    f"storage: {root / key} is reached through a symbolic link, so it is left "
+                    "alone; remove it by hand where it lies."
+                ) from error
             os.close(descriptor)
             descriptor = below
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, IsADirectoryError):
             os.unlink(name, dir_fd=descriptor)
     except OSError as error:
         error.filename = str(root / key)
         raise
     finally:
         os.close(descriptor)
+
+
+def _is_link(name: str, descriptor: int) -> bool:
+    """Whether a name in an open directory is a symbolic link."""
+    try:
+        status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISLNK(status.st_mode)
 
 
 def prune(root: Path, key: str) -> None:

@@ -16,12 +16,16 @@ not tell a file's time, the file is young.
 
 1. *What a run wrote* is young, as long as no run is silent for `older_than_hours`. A run that goes
    on with what another left writes `spec.json` again when it begins, so that its old marks and
-   checkpoints do not make the artifact old. In an unfinished artifact that stays, only temporaries
-   and attempt marks are left-overs: an old file that no mark lists may be a checkpoint, or written
-   again under its name (which is its checksum) and listed a moment later.
+   checkpoints do not make the artifact old. Row groups are published when all of them are scored,
+   and the first may be old by then: all of them stay while a run says that it uses `scores`. In an
+   unfinished artifact that stays, only temporaries and attempt marks are left-overs: an old file
+   that no mark lists may be a checkpoint, or written again under its name (which is its checksum)
+   and listed a moment later.
 2. *What a run reads* may be old. It is named by the `spec.json` of what the run makes, which is
    unfinished and young, so it stays, whatever kind it is of; or, where the run makes no artifact
-   (scoring does not) or has not begun it yet, in `uses/`, by `artifacts.using`.
+   (scoring does not) or has not begun it yet, in `uses/`, by `artifacts.using`. A use is written
+   again every ten minutes, so that only that of a killed run grows old, or of one whose storage is
+   away for so long; the latter comes back, and is looked for again before anything goes.
 3. *Who comes at the same moment.* The reader first says that it uses an artifact, then looks
    whether it is finished. Deletion first takes `metadata.json` away, then looks who uses what, and
    puts it back where it is needed. Whichever is second notices the other: the reader finds the
@@ -138,11 +142,13 @@ def run_collect(settings: CollectSettings) -> Collected:
     for item in plan.items:
         say(f"{'deleting' if settings.delete else 'would delete'} {_line(item)}")
     deletion = Deletion(root, plan, keep, clock)
-    deleted = tuple(deletion.run()) if settings.delete else ()
-    for name in deletion.spared:
-        say(f"{name} stays: a run came to need it just now")
-    for name, why in deletion.failed.items():
-        say(f"{name} could not be deleted: {why}")
+    try:
+        deleted = tuple(deletion.run()) if settings.delete else ()
+    finally:
+        for name in deletion.spared:
+            say(f"{name} stays: a run came to need it just now")
+        for name, why in deletion.failed.items():
+            say(f"{name} could not be deleted: {why}")
     say(_total(plan.items, deleted, settings))
     if settings.json:
         sys.stdout.write(f"{json.dumps(_document(settings, plan, clock, deletion, deleted))}\n")

@@ -1,24 +1,38 @@
 """Deleting what a plan lists, in an order that leaves nothing that looks finished and is not.
 
-Of an artifact: `metadata.json` first, then the marks, then the rest, `spec.json` last, then empty
-directories. Whoever comes between two of these finds something unfinished, or nothing. Of the score
-table: manifests first, the oldest first, then marks, then data files.
+Of an artifact: `metadata.json` first, then the marks, then other records (`*.json`: of checkpoints,
+of an outcome), then the rest, `spec.json` last, then empty directories. Whoever comes between two
+of these finds something unfinished, or nothing, but no record of what is gone. Of the score table:
+manifests first, the oldest first, then marks, then data files.
+
+What was taken away to see whether somebody needs it is put back whatever ends the deletion, unless
+the deletion of its files has begun.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import groupby, islice
 
 from raysae.artifacts import MARK_SUFFIX, METADATA_FILE, SPEC_FILE, ScoreTable
 from raysae.artifacts.row_groups import DATA, MARKS
 from raysae.artifacts.score_table import SCORES
+from raysae.artifacts.uses import USES
 from raysae.errors import RaysaeError, StorageError
 from raysae.storage import Directory, Entry
 from raysae.upkeep.clock import StorageClock
 from raysae.upkeep.files import survey_files
-from raysae.upkeep.garbage import SCORE_FILES, Item, Keep, Plan, nodes_of, rules_for, used_in
+from raysae.upkeep.garbage import (
+    SCORE_FILES,
+    Item,
+    Keep,
+    Plan,
+    may_go,
+    nodes_of,
+    rules_for,
+    used_in,
+)
 from raysae.upkeep.inventory import artifacts, is_name
 from raysae.upkeep.references import UNREFERENCED, USED_UP, garbage
 from raysae.upkeep.score_garbage import ScoreGarbage, key_of
@@ -52,8 +66,12 @@ class Deletion:
     def run(self) -> Iterator[Item]:
         """Delete, and yield each item once it is gone."""
         whole = [item for item in self.plan.items if not item.names and not item.uploads]
-        for item in self._unfinish(whole):
-            yield from self._try(item, self._delete_artifact)
+        try:
+            for item in self._unfinish(whole):
+                yield from self._try(item, self._delete_artifact)
+        finally:
+            for name in list(self._taken):
+                self._finish_again(name)
         for item in self.plan.items:
             if item.names and item.reason != SCORE_FILES:
                 yield from self._try(item, self._delete_files)
@@ -83,26 +101,37 @@ class Deletion:
         """
         if not items:
             return []
-        taken = self._taken
         for item in items:
             if item.reason in {UNREFERENCED, USED_UP}:
-                directory = self.root / item.name
-                try:
-                    taken[item.name] = directory.read_bytes(METADATA_FILE)
-                    directory.remove([METADATA_FILE])
-                except FileNotFoundError:
-                    continue
-                except RaysaeError as error:
-                    taken.pop(item.name, None)
-                    self.failed[item.name] = str(error).rstrip(".")
-        doomed = self._doomed_now(set(taken))
-        for name, metadata in taken.items():
-            if name not in doomed:
-                (self.root / name).put_bytes(METADATA_FILE, metadata)
+                self._take_metadata(item.name)
+        doomed = self._doomed_now(set(self._taken))
+        for name in [name for name in self._taken if name not in doomed]:
+            self._finish_again(name)
         self.spared += [
             item.name for item in items if item.name not in doomed and item.name not in self.failed
         ]
         return [item for item in items if item.name in doomed and item.name not in self.failed]
+
+    def _take_metadata(self, name: str) -> None:
+        """Take an artifact's `metadata.json` away, if it is there; note why if that fails."""
+        directory = self.root / name
+        try:
+            self._taken[name] = directory.read_bytes(METADATA_FILE)
+            directory.remove([METADATA_FILE])
+        except FileNotFoundError:
+            return
+        except RaysaeError as error:
+            self.failed[name] = str(error).rstrip(".")
+
+    def _finish_again(self, name: str) -> None:
+        """Put an artifact's metadata back, unless a run wrote them; note why if that fails."""
+        why = _put_back(self.root / name, METADATA_FILE, self._taken[name])
+        del self._taken[name]
+        if why:
+            self.failed[name] = (
+                f"it stays, but its {METADATA_FILE} could not be put back ({why}), so run the job "
+                "that made it again"
+            )
 
     def _doomed_now(self, unfinished: set[str]) -> set[str]:
         """Return what is garbage by what the storage holds now.
@@ -132,12 +161,11 @@ class Deletion:
         there = list(directory.entries())
         if any(not self.clock.is_old(entry.modified) for entry in there):
             if item.name in self._taken:
-                directory.create(METADATA_FILE, self._taken[item.name])
+                self._finish_again(item.name)
             return False
-        names = [entry.key for entry in there if is_name(entry.key)]
-        marks = {name for name in names if name.endswith(MARK_SUFFIX)}
-        for part in ({METADATA_FILE}, marks, {*names} - marks - {METADATA_FILE, SPEC_FILE}):
-            self._remove(directory, sorted(part))
+        self._taken.pop(item.name, None)
+        for part in _in_order(entry.key for entry in there if is_name(entry.key)):
+            self._remove(directory, part)
         if any(not self.clock.is_old(entry.modified) for entry in directory.entries()):
             return False  # a run has begun it anew, and needs its `spec.json`
         self._remove(directory, [SPEC_FILE])
@@ -145,9 +173,17 @@ class Deletion:
         return True
 
     def _delete_files(self, item: Item) -> bool:
-        """Delete files that are left in a directory."""
-        self._remove(self.root / item.name, item.names)
-        return True
+        """Delete files that are left in a directory; False if some of them are needed again.
+
+        A use is written again by its run. One that has become old, because the storage was away
+        for so long, may be young by now, and is looked at once more.
+        """
+        directory, again = self.root / item.name, set[str]()
+        if item.name == USES:
+            young = (entry for entry in directory.entries() if not may_go(entry, self.clock))
+            again = {entry.key for entry in young} & {*item.names}
+        self._remove(directory, [name for name in item.names if name not in again])
+        return not again
 
     def _abort_uploads(self, item: Item) -> bool:
         """Give unfinished uploads up."""
@@ -189,16 +225,60 @@ class Deletion:
         marks = [entry.key for entry in entries if entry.key.startswith(f"{MARKS}/")]
         data = [entry.key for entry in entries if entry.key.startswith(f"{DATA}/")]
         contents = dict(zip(marks, table.directory.read_many(marks), strict=True))
-        self._remove(table.directory, marks)
-        published = [number for number in table.manifests.numbers() if number > newest]
-        listed = {name for number in published for name in table.files_of(number)}
-        used = SCORES in used_in(self.root, self.clock)
-        for name, content in contents.items():
-            if (used or name in listed) and content is not None:
-                table.directory.put_bytes(name, content)
+        needed = set(marks)
+        try:
+            self._remove(table.directory, marks)
+            published = [number for number in table.manifests.numbers() if number > newest]
+            listed = {name for number in published for name in table.files_of(number)}
+            used = SCORES in used_in(self.root, self.clock)
+            if not used:
+                needed &= listed
+        finally:
+            for name in marks:
+                content = contents[name]
+                if name in needed and content is not None:
+                    self._mark_again(table.directory, name, content)
         if used:
             raise StorageError(f"storage: a run has begun to score in {self.root}; collect later")
         self._remove(table.directory, [name for name in data if name not in listed])
+
+    def _mark_again(self, directory: Directory, name: str, content: bytes) -> None:
+        """Put a row group's mark back, unless a run wrote one; note why if that fails."""
+        if why := _put_back(directory, name, content):
+            self.failed[f"{SCORES}/{name}"] = (
+                f"it could not be put back ({why}), so its rows are to be scored again"
+            )
+
+
+def _in_order(names: Iterable[str]) -> Iterator[list[str]]:
+    """Yield an artifact's files but `spec.json` in parts, each to be gone before the next.
+
+    A record names what lies beside or below it, among that the `*.json` of other tools.
+    """
+    there = sorted(names)
+    marks = [name for name in there if name.endswith(MARK_SUFFIX)]
+    records = [name for name in there if name.endswith(".json") and not name.endswith(MARK_SUFFIX)]
+    yield [name for name in records if name == METADATA_FILE]
+    yield marks
+    others = [name for name in records if name not in {METADATA_FILE, SPEC_FILE}]
+    for _, part in groupby(sorted(others, key=_depth), key=_depth):
+        yield list(part)
+    yield [name for name in there if not name.endswith(".json")]
+
+
+def _depth(name: str) -> int:
+    """Return in how many directories a file lies."""
+    return name.count("/")
+
+
+def _put_back(directory: Directory, name: str, content: bytes) -> str:
+    """Write a file that was taken away, unless one is there again; return why not, or nothing."""
+    try:
+        if not directory.exists(name):
+            directory.create(name, content)
+    except (RaysaeError, FileNotFoundError) as error:
+        return str(error).rstrip(".")
+    return ""
 
 
 def _row_groups(scores: ScoreGarbage) -> Iterator[list[Entry]]:

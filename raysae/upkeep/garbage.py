@@ -108,7 +108,7 @@ def plan_garbage(root: Directory, keep: Keep, clock: StorageClock) -> Plan:
     staying = [found for found in plan.found if found.name not in doomed]
     _add_scores(plan, root, staying, keep, clock)
     for name in (PROBES, USES):
-        _add_left(plan, name, (e for e in (root / name).entries() if _may_go(e, clock)))
+        _add_left(plan, name, (e for e in (root / name).entries() if may_go(e, clock)))
     _add_uploads(plan, root, clock)
     plan.notes += [f"{name} is no artifact of raysae's; left alone" for name in strangers(root)]
     return plan
@@ -210,10 +210,11 @@ def _left_in(found: Found, survey: FileSurvey, clock: StorageClock) -> list[Entr
     left = [*survey.temporaries, *survey.attempts]
     if found.metadata is not None:
         left += survey.unlisted
-    return [entry for entry in left if _may_go(entry, clock)]
+    return [entry for entry in left if may_go(entry, clock)]
 
 
-def _may_go(entry: Entry, clock: StorageClock) -> bool:
+def may_go(entry: Entry, clock: StorageClock) -> bool:
+    """Whether a left-over is old enough to go, or its writer is known to be dead."""
     return is_name(entry.key) and (is_left_by_the_dead(entry.key) or clock.is_old(entry.modified))
 
 

@@ -18,6 +18,7 @@ from raysae.artifacts.uses import USES
 from raysae.errors import DataError, RaysaeError, StorageError
 from raysae.settings import resolved_storage
 from raysae.storage import Directory, check_format, check_name, storage_at
+from raysae.upkeep.text import printable
 
 KINDS = ("snapshots", "activations", "saes", "weights", "subsets", "tuned", "reports")
 """Kinds of artifacts that this code knows; other directories are looked at, and left alone."""
@@ -50,7 +51,8 @@ class Found:
         kind: The directory's kind.
         id: The directory's name.
         directory: Where it is.
-        spec: What determines it; None if that cannot be read or was never written.
+        spec: What determines it; None if that cannot be read, is another artifact's, or was never
+            written.
         planned: How many shards there will be; 0 if it has none.
         metadata: Of a finished one.
         problems: Why something of this cannot be used.
@@ -133,9 +135,10 @@ def artifacts(root: Directory, kind: str = "", name: str = "") -> Iterator[Found
 def strangers(root: Directory) -> list[str]:
     """Return the directories that are no part of a storage, which are left alone.
 
-    Of directories whose kind is not known, those below them are not told one by one.
+    Of directories whose kind is not known, those below them are not told one by one. What of a name
+    cannot be printed is escaped.
     """
-    found = []
+    found = [name for name in root.directories() if not is_name(name)]
     for kind in kinds_there(root):
         if kind not in KINDS:
             found.append(kind)
@@ -143,7 +146,7 @@ def strangers(root: Directory) -> list[str]:
         with suppress(RaysaeError):  # `artifacts` tells of it
             ids = (root / kind).directories()
             found += [f"{kind}/{id_}" for id_ in ids if not _may_be_artifact(kind, id_)]
-    return found
+    return [printable(name) for name in found]
 
 
 def links(found: Iterable[Found]) -> dict[str, set[str]]:
@@ -175,6 +178,7 @@ def look_at(root: Directory, kind: str, id_: str) -> Found:
     if spec is not None and not _determines(spec, id_):
         sentence = "it is another artifact's: the id differs"
         problems.append(Problem(SPEC_FILE, sentence, certain=False))
+        spec = None
     planned = written.get("shards")
     return Found(
         kind=kind,

@@ -13,7 +13,7 @@ from raysae.artifacts.marks import Mark, mark_name, parse_mark
 from raysae.artifacts.shard_list import shard_files
 from raysae.errors import DataError, RaysaeError
 from raysae.storage import Directory, check_name
-from raysae.upkeep.inventory import Found
+from raysae.upkeep.inventory import Found, is_name
 
 MARKS_AT_ONCE = 256
 """Marks in memory at the same time."""
@@ -36,7 +36,7 @@ class MarkState(NamedTuple):
 def mark_names(directory: Directory) -> Iterator[str]:
     """Yield the shards that have a mark, by one listing."""
     for entry in directory.entries():
-        if entry.key.endswith(MARK_SUFFIX):
+        if entry.key.endswith(MARK_SUFFIX) and is_name(entry.key):
             yield entry.key.removesuffix(MARK_SUFFIX)
 
 

@@ -31,6 +31,18 @@ def reasons_text(reasons: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in ordered)
 
 
+def printable(name: str) -> str:
+    r"""Return a file's name with escapes for what cannot be printed: `\xff`, `\n`.
+
+    Names on a file system need not be UTF-8; the bytes that are not stand as halves of characters.
+    """
+    told = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in told
+    )
+
+
 def time_text(seconds: float) -> str:
     """Return a time of the storage's clock as `2026-11-22T08:30:00Z`; empty if it is not known."""
     if not math.isfinite(seconds) or seconds <= 0:

@@ -64,7 +64,8 @@ def stage(bits: str) -> Work:
                 publication = Publication(made.directory)
                 with publication.writing(f"{shard.name}-{CHECKSUM}.txt") as local:
                     local.write_bytes(rows_of(shard.name, bits))
-                made.mark_shard(shard.name, publication.records, {"rows": shard.rows})
+                content = {"rows": shard.rows, "rejected": 0, "rejections": []}
+                made.mark_shard(shard.name, publication.records, content)
         made.finish({"rows": 4, "run": threading.current_thread().name}, shards=PLAN)
         return True
 

@@ -14,6 +14,9 @@ from raysae.storage import Directory
 from raysae.storage.local import LocalBackend
 from raysae.storage.posix import Posix
 
+NONE_REJECTED: dict[str, Any] = {"rejected": 0, "rejections": []}
+"""What a mark tells beside its rows where all of them were used."""
+
 FIRST = RowGroup("corpus", "l0", "lineage", 0, 4)
 
 
@@ -42,7 +45,7 @@ def rows(group: RowGroup, score: float = 0.5) -> pa.Table:
 def add(table: ScoreTable, *groups: RowGroup, score: float = 0.5, series: str = "s") -> int:
     """Write row groups and publish them as a series."""
     for group in groups:
-        table.write(group, rows(group, score), {"rejected": 0})
+        table.write(group, rows(group, score), NONE_REJECTED)
     return table.publish(groups, series)
 
 

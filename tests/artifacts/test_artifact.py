@@ -38,7 +38,7 @@ def make_shard(made: Artifact, shard: str, bits: str = "") -> None:
     publication = Publication(made.directory)
     with publication.writing(f"{shard}-{CHECKSUM}.txt") as local:
         local.write_text(f"rows of {shard}{bits}")
-    made.mark_shard(shard, publication.records, {"rows": 2, "rejected": 0})
+    made.mark_shard(shard, publication.records, {"rows": 2, "rejected": 0, "rejections": []})
 
 
 def make(made: Artifact, bits: str = "") -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from raysae.artifacts import RowGroup, ScoreTable, score_files, score_table
 from raysae.artifacts.score_files import find_files
-from tests.artifacts.scores import FIRST, add, data_file, part, path_of, rows
+from tests.artifacts.scores import FIRST, NONE_REJECTED, add, data_file, part, path_of, rows
 from tests.counted_s3 import CountedS3
 
 GROUPS = [part(4 * n, 4 * n + 4, scorer=f"s{n % 2}", lineage=f"l{n % 3}") for n in range(40)]
@@ -42,7 +42,7 @@ def test_pieces_are_cut_where_keys_differ() -> None:
 def test_a_manifest_tells_the_same_as_the_marks(table: ScoreTable) -> None:
     add(table, *GROUPS[:30])
     for group in GROUPS[30:35]:
-        table.write(group, rows(group), {})
+        table.write(group, rows(group), NONE_REJECTED)
     data_file(table, GROUPS[0]).unlink()
     data_file(table, GROUPS[31]).unlink()
     data_file(table, GROUPS[1]).write_bytes(b"short")
@@ -64,7 +64,7 @@ def test_what_was_lost_and_scored_to_other_bits_is_found_by_its_new_mark(table: 
     add(table, *GROUPS)
     data_file(table, GROUPS[0]).unlink()
     assert table.missing(GROUPS).groups == [GROUPS[0]]
-    table.write(GROUPS[0], rows(GROUPS[0], 0.75), {})
+    table.write(GROUPS[0], rows(GROUPS[0], 0.75), NONE_REJECTED)
     assert not table.are_live(GROUPS, "s")
     assert table.publish(GROUPS, "s") == 2
     assert table.are_live(GROUPS, "s")
@@ -77,7 +77,11 @@ def test_what_was_lost_and_scored_to_other_bits_is_found_by_its_new_mark(table: 
         (b"{", "is damaged"),
         (b"[]", "holds no JSON object"),
         (b"{}", "lists no files"),
-        (b'{"files": []}', "is no mark of a row group"),
+        (b'{"files": []}', "does not tell which rows were used"),
+        (
+            b'{"files": [], "rows": 1, "rejected": 0, "rejections": []}',
+            "is no mark of a row group",
+        ),
         (b'{"files": [{"name": "../x", "size": 1, "sha256": ""}]}', "is no name below a storage"),
     ],
 )

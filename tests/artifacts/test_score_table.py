@@ -14,6 +14,7 @@ from raysae.errors import DataError
 from raysae.storage import Directory
 from tests.artifacts.scores import (
     FIRST,
+    NONE_REJECTED,
     Hooked,
     add,
     data_file,
@@ -48,7 +49,7 @@ def test_an_empty_table(table: ScoreTable) -> None:
 
 
 def test_a_group_without_usable_rows_is_live_too(table: ScoreTable) -> None:
-    table.write(FIRST, SCORE_SCHEMA.empty_table(), {})
+    table.write(FIRST, SCORE_SCHEMA.empty_table(), NONE_REJECTED)
     table.publish([FIRST], "s")
     assert table.read([FIRST]).num_rows == 0
     assert [live.rows for live in table.live()] == [0]
@@ -92,7 +93,7 @@ def test_a_marked_group_is_read_by_who_knows_it_but_live_only_in_a_manifest(
 ) -> None:
     with pytest.raises(DataError, match=r"rows 0 to 4 of corpus by l0 .* are not complete; score"):
         table.read([FIRST])
-    table.write(FIRST, rows(FIRST), {})
+    table.write(FIRST, rows(FIRST), NONE_REJECTED)
     assert list(table.live()) == []
     assert not table.are_live([FIRST], "s")
     assert table.read([FIRST]).equals(rows(FIRST))
@@ -146,8 +147,8 @@ def test_row_groups_that_hold_the_same_rows_are_not_published_together(table: Sc
 
 
 def test_of_scores_written_twice_the_first_ones_count(table: ScoreTable) -> None:
-    first = table.write(FIRST, rows(FIRST, 0.5), {"by": 1})
-    assert table.write(FIRST, rows(FIRST, 0.75), {"by": 2}) == first
+    first = table.write(FIRST, rows(FIRST, 0.5), {**NONE_REJECTED, "by": 1})
+    assert table.write(FIRST, rows(FIRST, 0.75), {**NONE_REJECTED, "by": 2}) == first
     table.publish([FIRST], "s")
     assert table.read([FIRST])["score"].to_pylist() == [0.5] * 4
     assert len(list((table.directory / "data").entries())) == 1
@@ -157,7 +158,7 @@ def test_the_same_scores_written_twice_are_one_file(table: ScoreTable) -> None:
     whole = rows(FIRST)
     pieces = pa.concat_tables([whole.slice(0, 1), whole.slice(1)])
     for scores in (whole, pieces.replace_schema_metadata({"from": "elsewhere"})):
-        table.write(FIRST, scores, {})
+        table.write(FIRST, scores, NONE_REJECTED)
     assert len(list((table.directory / "data").entries())) == 1
 
 
@@ -214,7 +215,7 @@ def test_rows_of_another_schema_are_refused(table: ScoreTable) -> None:
     nothing = pa.array([None] * 4, pa.float64())
     for wrong in (rows(FIRST).drop_columns(["score"]), rows(FIRST).set_column(2, "score", nothing)):
         with pytest.raises((pa.ArrowException, ValueError)):
-            table.write(FIRST, wrong, {})
+            table.write(FIRST, wrong, NONE_REJECTED)
     assert table.mark(FIRST) is None
     assert list(table.directory.entries()) == []
 
@@ -244,7 +245,7 @@ def test_the_files_of_a_manifest(table: ScoreTable) -> None:
     add(table, FIRST)
     old = set(table.files_of(1))
     add(table, replacing)
-    table.write(unpublished, rows(unpublished), {})
+    table.write(unpublished, rows(unpublished), NONE_REJECTED)
     new = set(table.files_of(2))
     assert len(old) == len(new) == 2
     assert set(table.files_of(1)) == old
@@ -285,7 +286,7 @@ def any_table(request: pytest.FixtureRequest) -> ScoreTable:
 def test_publishers_at_once_lose_nothing(any_table: ScoreTable) -> None:
     groups = [part(4 * n, 4 * n + 4) for n in range(6)]
     for group in groups:
-        any_table.write(group, rows(group), {})
+        any_table.write(group, rows(group), NONE_REJECTED)
     at_once(*(lambda one=one: any_table.publish([one], f"s{one.start:02}") for one in groups))
     assert live_groups(any_table) == groups
     assert any_table.manifests.numbers() == list(range(1, len(groups) + 1))
@@ -294,7 +295,7 @@ def test_publishers_at_once_lose_nothing(any_table: ScoreTable) -> None:
 def test_publishers_of_one_series_at_once_leave_one_of_them(any_table: ScoreTable) -> None:
     groups = [part(n, n + 4) for n in range(4)]
     for group in groups:
-        any_table.write(group, rows(group), {})
+        any_table.write(group, rows(group), NONE_REJECTED)
     at_once(*(lambda group=group: any_table.publish([group], "s") for group in groups))
     (left,) = live_groups(any_table)
     assert left in groups
@@ -303,7 +304,10 @@ def test_publishers_of_one_series_at_once_leave_one_of_them(any_table: ScoreTabl
 def test_writers_of_other_bits_at_once_leave_one_file(any_table: ScoreTable) -> None:
     scores = [n / 4 for n in range(4)]
     at_once(
-        *(lambda s=score: any_table.write(FIRST, rows(FIRST, s), {"by": s}) for score in scores)
+        *(
+            lambda s=score: any_table.write(FIRST, rows(FIRST, s), {**NONE_REJECTED, "by": s})
+            for score in scores
+        )
     )
     mark = any_table.mark(FIRST)
     assert mark is not None
@@ -316,7 +320,7 @@ def test_a_job_that_cuts_otherwise_replaces_while_this_one_publishes(tmp_path: P
     backend = Hooked(tmp_path)
     table, other = ScoreTable(Directory(backend)), part(2, 9)
     for group in (FIRST, other):
-        table.write(group, rows(group), {})
+        table.write(group, rows(group), NONE_REJECTED)
 
     def overtake(key: str) -> None:
         backend.before_create = lambda key: None

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raysae.artifacts import ScoreTable
-from tests.artifacts.scores import add, part, rows, unsynced
+from tests.artifacts.scores import NONE_REJECTED, add, part, rows, unsynced
 
 CORPUS = "my corpus/ü = [1]*?"
 OTHER = "語" * 100
@@ -21,9 +21,9 @@ def scores(tmp_path: Path) -> str:
     """Return the directory of a table with an older series, in a path that is no better."""
     table = ScoreTable(unsynced(tmp_path / "sto rage=1"))
     random = part(0, 6, corpus=CORPUS, scorer="random", lineage="r")
-    table.write(random, rows(random, 0.25), {})
+    table.write(random, rows(random, 0.25), NONE_REJECTED)
     add(table, part(0, 4, corpus=CORPUS), part(4, 6, corpus=CORPUS), random, score=0.5)
-    table.write(part(2, 8, corpus=CORPUS), rows(part(2, 8, corpus=CORPUS), 0.75), {})
+    table.write(part(2, 8, corpus=CORPUS), rows(part(2, 8, corpus=CORPUS), 0.75), NONE_REJECTED)
     add(table, part(2, 8, corpus=CORPUS), random, series="with another SAE")
     add(table, part(0, 3, corpus=OTHER, lineage="o"), series="another corpus")
     return str(table.directory)

@@ -17,6 +17,7 @@ from raysae.storage.local import LocalBackend
 from raysae.storage.posix import FileStat, Posix
 from tests.artifacts.scores import (
     FIRST,
+    NONE_REJECTED,
     Hooked,
     add,
     data_file,
@@ -53,7 +54,7 @@ class Runs:
         self.twin = ScoreTableTwin()
 
     def write(self, score: float, group: RowGroup) -> None:
-        self.table.write(group, rows(group, score), {})
+        self.table.write(group, rows(group, score), NONE_REJECTED)
         self.twin.write(group, score)
 
     def publish(self, score: float, series: str, *groups: RowGroup) -> None:

@@ -138,7 +138,7 @@ def test_the_same_rows_cut_into_other_shards_disturb_nobody(made: Made) -> None:
     groups = [other.row_group(shard, "random") for shard in other.shards(other.corpus)]
     assert [(group.start, group.stop) for group in groups] == [(0, 48), (48, 96)]
     for group in groups:
-        table.write(group, rows.slice(group.start, 48), {"rejections": []})
+        table.write(group, rows.slice(group.start, 48), {"rejected": 0, "rejections": []})
     assert other.series != here.series
     table.publish(groups, other.series)
     assert [entry.rows for entry in _live_random(other, table)] == [48, 48]

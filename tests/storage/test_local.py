@@ -236,6 +236,19 @@ def test_what_was_fetched_stays_when_the_file_is_replaced_or_removed(tmp_path: P
     assert (tmp_path / "copy").read_bytes() == b"old"
 
 
+def test_nothing_is_deleted_through_a_link_though_it_is_read_and_written(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    backend = LocalBackend(tmp_path / "storage")
+    backend.put_bytes("file", b"")
+    (tmp_path / "storage" / "link").symlink_to(tmp_path / "elsewhere")
+    backend.put_bytes("link/precious", b"x")
+    for call in (backend.delete, lambda key: backend.remove([key])):
+        with pytest.raises(StorageError, match=r"link/precious is reached through a symbolic link"):
+            call("link/precious")
+    assert backend.read("link/precious") == b"x"
+    assert files(tmp_path / "elsewhere") == ["precious"]
+
+
 def test_what_lies_on_another_file_system_is_linked_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

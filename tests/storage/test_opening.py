@@ -162,7 +162,8 @@ def test_a_store_that_lists_late_is_refused(opened: Callable[[Client], Directory
 
 def test_a_store_that_reads_old_content_is_refused(opened: Callable[[Client], Directory]) -> None:
     class Old(Client):
-        def cat_file(self, path: str, **_: Any) -> bytes:
+        def cat_file(self, path: str, **named: Any) -> bytes:
+            super().cat_file(path, **named)
             return b"old"
 
     with pytest.raises(SettingsError, match="reads otherwise than written"):
@@ -171,8 +172,24 @@ def test_a_store_that_reads_old_content_is_refused(opened: Callable[[Client], Di
 
 def test_opening_sends_few_requests(opened: Callable[[Client], Directory]) -> None:
     requests: list[str] = []
-    opened(Client(Store(), lambda name, _: requests.append(name)))
-    assert requests == ["create", "create", "get", "get", "list", "delete", "create", "get"]
+    client = Client(Store(), lambda name, _: requests.append(name))
+    probing = ["create", "create", "get", "get", "list", "delete"]
+    opened(client)
+    assert requests == ["get", *probing, "create", "get"]
+    requests.clear()
+    opened(client)
+    assert requests == ["get", *probing]
+
+
+def test_nothing_is_written_to_a_storage_of_another_format(
+    opened: Callable[[Client], Directory],
+) -> None:
+    store, requests = Store(), list[str]()
+    root = Directory(ObjectBackend(URI, Client(store)))
+    root.put_json(MARKER, {"format_version": FORMAT_VERSION + 1})
+    with pytest.raises(DataError, match="install the raysae that made it"):
+        opened(Client(store, lambda name, _: requests.append(name)))
+    assert requests == ["get"]
 
 
 def test_a_client_that_is_not_installed_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:

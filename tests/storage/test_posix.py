@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -47,6 +48,23 @@ def test_only_files_have_sizes(tmp_path: Path, posix: Posix) -> None:
     assert posix.stat(tmp_path) is None
     assert posix.stat(tmp_path / "none") is None
     assert posix.stat(tmp_path / "file" / "below") is None
+
+
+def test_a_name_that_no_file_can_have_is_that_of_none(tmp_path: Path, posix: Posix) -> None:
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    assert posix.stat(tmp_path / "circle") is None
+    assert posix.stat(tmp_path / ("x" * 300)) is None
+
+
+def test_what_the_system_refuses_to_tell_is_an_error(
+    tmp_path: Path, posix: Posix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: Path) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", denied)
+    with pytest.raises(PermissionError):
+        posix.stat(tmp_path / "file")
 
 
 @pytest.mark.parametrize("name", ["none", "file", "file/below"])

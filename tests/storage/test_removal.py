@@ -29,10 +29,12 @@ def test_a_file_is_removed_and_its_directory_stays(root: Path) -> None:
     assert (root / "a" / "b").is_dir()
 
 
-@pytest.mark.parametrize("key", ["none", "none/none", "a/none/file"])
-def test_what_is_not_there_is_removed(root: Path, key: str) -> None:
-    remove_inside(root, key)
-    remove_inside(root / "no-storage", key)
+@pytest.mark.parametrize(
+    "key", ["none", "none/none", "a/none/file", "a/b/file/below", "a/b/file/far/below", "a/b"]
+)
+def test_what_is_no_file_is_removed(root: Path, key: str) -> None:
+    for storage in (root, root / "no-storage", root / "a" / "b" / "file"):
+        remove_inside(storage, key)
     assert (root / "a" / "b" / "file").exists()
 
 

@@ -114,7 +114,8 @@ def write_scores(
             }
             for ordinal in range(group.start, group.stop)
         ]
-        table.write(group, pa.Table.from_pylist(rows, SCORE_SCHEMA), dict(extra or {}))
+        content = {"rejected": 0, "rejections": [], **(extra or {})}
+        table.write(group, pa.Table.from_pylist(rows, SCORE_SCHEMA), content)
     if publish:
         table.publish(groups, series)
     return table
@@ -135,3 +136,11 @@ def tree(path: Path) -> dict[str, bytes]:
         for file in sorted(path.rglob("*"))
         if file.is_file()
     }
+
+
+def odd_files(path: Path, *names: bytes) -> None:
+    """Empty files below a path whose names need not be text."""
+    for name in names:
+        file = Path(os.fsdecode(os.fsencode(path) + b"/" + name))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()

@@ -103,6 +103,19 @@ def test_an_artifact_that_cannot_be_read_may_need_anything(
     assert f"{broken.name} cannot be read, so nothing" in capsys.readouterr().out
 
 
+def test_an_artifact_with_an_altered_specification_may_need_anything(
+    root: Directory, later: Callable[[float], None]
+) -> None:
+    cache = sharded(root)
+    sae = artifact(root, "saes", {"activations": cache.id})
+    written = sae.directory.read_json(SPEC_FILE)
+    written["spec"]["inputs"] = {"activations": "another"}
+    sae.directory.put_json(SPEC_FILE, written)
+    later(2 * WEEK)
+    assert garbage(root, delete=True, used_caches=True) == {}
+    assert cache.is_finished()
+
+
 def test_left_overs_go_when_they_are_old(root: Directory, later: Callable[[float], None]) -> None:
     made = sharded(root, "subsets")
     half = artifact(root, "saes", files=("checkpoints/step-1",), finished=False)

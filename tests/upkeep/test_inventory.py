@@ -12,7 +12,7 @@ from raysae.storage import MARKER, Directory, open_storage
 from raysae.storage.local import LocalBackend
 from raysae.storage.posix import Posix
 from raysae.upkeep.inventory import artifacts, links, look_at, open_for_upkeep, strangers
-from tests.upkeep.builders import artifact, new_storage, row_group, sharded, write_scores
+from tests.upkeep.builders import artifact, new_storage, odd_files, row_group, sharded, write_scores
 
 
 def test_artifacts_in_the_chains_order(root: Directory) -> None:
@@ -72,6 +72,23 @@ def test_a_directory_moved_to_another_name_is_found_out(tmp_path: Path) -> None:
     made = artifact(root, "saes")
     (tmp_path / "saes" / made.id).rename(tmp_path / "saes" / ("0" * 24))
     assert "another" in look_at(root, "saes", "0" * 24).problems[0].sentence
+
+
+def test_what_an_altered_specification_was_made_from_is_not_known(root: Directory) -> None:
+    made = artifact(root, "saes", {"activations": "one"})
+    written = made.directory.read_json(SPEC_FILE)
+    written["spec"]["inputs"] = {"activations": "two"}
+    made.directory.put_json(SPEC_FILE, written)
+    (found,) = artifacts(root)
+    assert found.inputs is None
+    assert "another" in found.problems[0].sentence
+
+
+def test_a_directory_whose_name_is_no_text_is_told_with_escapes(tmp_path: Path) -> None:
+    root = new_storage(tmp_path)
+    odd_files(tmp_path, b"saes/\xff/x", b"no\xfftes/x", b"saes/two\nlines/x")
+    assert list(artifacts(root)) == []
+    assert sorted(strangers(root)) == [r"no\xfftes", r"saes/\xff", r"saes/two\nlines"]
 
 
 def test_what_lies_behind_a_link_is_said_to(tmp_path: Path) -> None:

@@ -9,7 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.upkeep.builders import new_storage, row_group, sharded, write_scores
+from raysae.upkeep.collect import CollectSettings, run_collect
+from raysae.upkeep.status import StatusSettings, run_status
+from raysae.upkeep.verify import VerifySettings, run_verify
+from tests.upkeep.builders import (
+    INPUTS,
+    WEEK,
+    age,
+    new_storage,
+    odd_files,
+    row_group,
+    sharded,
+    tree,
+    write_scores,
+)
 
 JOBS = Path(__file__).parents[2] / "jobs"
 
@@ -41,6 +54,30 @@ def test_a_job_prints_its_settings_its_lines_and_the_result(tmp_path: Path, name
     code, lines = run(name, "--storage", str(root), "--json")
     assert code == 0
     assert json.loads(lines[-2])["storage"] == str(root)
+
+
+@pytest.mark.parametrize("json", [False, True])
+def test_names_that_are_no_text_are_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], json: bool
+) -> None:
+    root = new_storage(tmp_path)
+    made, half = sharded(root, "subsets"), sharded(root, done=1)
+    write_scores(root, row_group(), extra=INPUTS)
+    owners = (made.name, half.name, "scores/data", "scores/marks", "saes", "uses", ".probes")
+    odd = [
+        f"{owner}/".encode() + b"\xff" + end for owner in owners for end in (b".done.json", b"/x")
+    ]
+    odd_files(tmp_path, *odd, b"no\xfftes/x")
+    before = tree(tmp_path)
+    age(tmp_path, 2 * WEEK)
+    run_status(StatusSettings(str(tmp_path), json=json))
+    run_verify(VerifySettings(str(tmp_path), json=json))
+    run_collect(CollectSettings(str(tmp_path), delete=True, json=json))
+    said = capsys.readouterr().out
+    assert "saes/" + (r"\\xff" if json else r"\xff") in said
+    gone = before.keys() - tree(tmp_path).keys()
+    assert gone
+    assert all(name.startswith(half.name) and "\udcff" not in name for name in gone)
 
 
 @pytest.mark.parametrize("name", ["status", "verify", "collect"])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +10,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from raysae.artifacts import MANIFEST_SCHEMA
+from raysae.artifacts import MANIFEST_SCHEMA, uses
 from raysae.artifacts.uses import using
 from raysae.errors import StorageError
 from raysae.storage import Directory
 from raysae.upkeep.collect import CollectSettings, run_collect
 from tests.upkeep.builders import (
+    HOUR,
     INPUTS,
     WEEK,
     age,
@@ -116,6 +119,41 @@ def test_row_groups_stay_while_a_run_scores(
     scoring = using(root, ["scores"])
     during(monkeypatch, scoring.__enter__, lambda names: names[0].endswith(".done.json"))
     with pytest.raises(StorageError, match="a run has begun to score"):
+        run_collect(CollectSettings(str(root), delete=True))
+    assert table.mark(row_group()) is not None
+
+
+def test_a_long_run_keeps_the_row_groups_that_it_wrote_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores are published when all of them are there."""
+    root = new_storage(tmp_path)
+    groups = [row_group(start) for start in (0, 10, 20, 30)]
+    monkeypatch.setattr(uses, "AGAIN_S", 0.01)
+    with using(root, ["scores"]):
+        table = write_scores(root, *groups[:3], extra=INPUTS, publish=False)
+        age(tmp_path / "scores", 2 * HOUR)
+        (use,) = (tmp_path / "uses").glob("*.json")
+        os.utime(use, (5, 5))
+        while use.stat().st_mtime == 5:
+            time.sleep(0.01)
+        write_scores(root, groups[3], extra=INPUTS, publish=False)
+        assert garbage(root, delete=True, older_than_hours=1) == {}
+    assert all(table.mark(group) for group in groups)
+
+
+def test_marks_are_put_back_when_looking_for_users_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = new_storage(tmp_path)
+    table = write_scores(root, row_group(), extra=INPUTS, publish=False)
+    age(tmp_path, 2 * WEEK)
+    during(
+        monkeypatch,
+        lambda: root.put_bytes("uses/odd.json", b"{}"),
+        lambda names: names[0].endswith(".done.json"),
+    )
+    with pytest.raises(StorageError, match="does not tell what a run reads"):
         run_collect(CollectSettings(str(root), delete=True))
     assert table.mark(row_group()) is not None
 

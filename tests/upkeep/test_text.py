@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from raysae.upkeep.text import age_text, counted, reasons_text, size_text, time_text
+from raysae.upkeep.text import age_text, counted, printable, reasons_text, size_text, time_text
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,9 @@ def test_times() -> None:
 )
 def test_ages(seconds: float, text: str) -> None:
     assert age_text(seconds) == text
+
+
+def test_what_of_a_name_cannot_be_printed_is_escaped() -> None:
+    assert printable("saes/ü b") == "saes/ü b"
+    assert printable(b"a\xff\xc3\xbc".decode(errors="surrogateescape")) == r"a\xffü"
+    assert printable("two\nlines\x1b") == r"two\nlines\x1b"
