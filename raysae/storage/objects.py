@@ -11,7 +11,6 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from glob import has_magic
@@ -85,9 +84,12 @@ class ObjectBackend:
         size = local.stat().st_size
 
         def send() -> None:
-            # s3fs reports an upload whose last answer was lost as one that is not there.
-            with suppress(FileNotFoundError):
+            try:
                 self._fs.put_file(str(local), self._path(key))
+            except FileNotFoundError as error:
+                # So s3fs reports an upload in parts whose last answer was lost. What lies there
+                # may just as well be an older file of the same size, so it is sent again.
+                raise OSError(f"the upload is not there: {error}") from error
             stored = self.size(key)
             if stored != size:
                 raise OSError(f"{stored or 0} bytes arrived of {size}")

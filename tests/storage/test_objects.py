@@ -144,6 +144,27 @@ def test_a_file_that_arrives_short_is_an_error() -> None:
         backend.put_file(local, "a")
 
 
+def test_an_older_file_of_the_same_size_is_not_taken_for_the_new_one() -> None:
+    class Forgetful(Client):
+        """Says what s3fs says when the last answer to an upload in parts was lost."""
+
+        times = 1
+
+        def put_file(self, lpath: str, rpath: str) -> None:
+            if self.times:
+                self.times -= 1
+                raise FileNotFoundError("The specified upload does not exist")
+            super().put_file(lpath, rpath)
+
+    store = Store({"bucket/pre fix/a": b"older"})
+    client = Forgetful(store)
+    put_file(ObjectBackend(URI, client), "a", b"newer")
+    assert store.objects == {"bucket/pre fix/a": b"newer"}
+    client.times = ATTEMPTS
+    with pytest.raises(StorageError, match=r"a cannot be written \(the upload is not there"):
+        put_file(ObjectBackend(URI, client), "a", b"third")
+
+
 @pytest.mark.parametrize("arrives", [b"", b"hal"])
 def test_a_copy_that_arrived_short_is_fetched_again(tmp_path: Path, arrives: bytes) -> None:
     class Short(Client):
