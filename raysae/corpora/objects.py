@@ -34,6 +34,8 @@ def list_objects(location: ObjectUri, setting: str) -> Listing:
     root, path = str(location), location.path
     with listing_errors(location, setting):
         infos = store.find(path, detail=True)
+        if not isinstance(infos, dict):  # What adlfs says of a path that is a file.
+            infos = {path: store.info(path)}
     if not infos:
         raise SettingsError(
             f"{setting}: {location} does not exist, or nothing lies below it; name a Parquet file "
