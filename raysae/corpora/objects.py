@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from raysae.corpora.clients import client_errors, listing_errors
-from raysae.corpora.files import CorpusFile, below
+from raysae.corpora.files import CorpusFile, below, changed
 from raysae.corpora.fingerprints import object_fingerprint
 from raysae.corpora.listing import ListedFile, Listing, is_corpus_file, key_of
 from raysae.corpora.ranged import Fetch
@@ -109,7 +109,7 @@ def _info(store: Any, path: str) -> Mapping[str, Any]:
 
 def _compare(file: CorpusFile, info: Mapping[str, Any]) -> None:
     if object_fingerprint(file.uri, info) != file.fingerprint:
-        raise DataError(f"{file.uri} changed since the job began; run the job again.")
+        raise changed(file.uri)
 
 
 def _split(uri: str) -> tuple[Any, str]:
