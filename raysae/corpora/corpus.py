@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from raysae.artifacts import ShardSpec
 from raysae.corpora.clients import reason_of
+from raysae.corpora.files import changed
 from raysae.corpora.learned import FileSchema
 from raysae.corpora.reading import open_rows, read_range
 from raysae.corpora.snapshot import CorpusSnapshot
@@ -89,8 +90,7 @@ class Corpus(ABC):
             columns: Only these; all of `schema` if None.
 
         Raises:
-            DataError: The file is damaged, or has another size or fewer rows than when the snapshot
-                was taken.
+            DataError: The file is damaged, or another than when the snapshot was taken.
         """
         schema = self._schema_of(columns)
         pieces = list(self._pieces(file_index, start, stop, schema, READ_BATCH_ROWS))
@@ -136,7 +136,7 @@ class Corpus(ABC):
                 f"{file.uri} cannot be read ({reason_of(error)}); restore it."
             ) from error
         if found != stop - start:
-            raise DataError(f"{file.uri} changed since the job began; run the job again.")
+            raise changed(file.uri)
 
     def read_samples(self, shard: ShardSpec) -> Iterator[Sample | Rejection]:
         """Read one shard, and yield its rows as samples and rejections, one per row, in order."""

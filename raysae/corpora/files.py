@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 
-_SCHEMA = pa.schema(
+from raysae.errors import DataError
+
+_CONTENT = pa.schema(
     [
         ("name", pa.string()),
         ("size", pa.int64()),
@@ -17,6 +19,7 @@ _SCHEMA = pa.schema(
         ("rows", pa.int64()),
     ]
 )
+_SCHEMA = _CONTENT.append(pa.field("mtime_ns", pa.int64()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,8 @@ class CorpusFile:
         size: Bytes.
         fingerprint: Says what it holds, see `raysae.corpora.fingerprints`.
         rows: Rows that are used: all of them, unless `max_rows` cut the corpus here.
+        mtime_ns: When a local file was last written, in nanoseconds; 0 elsewhere. No part of the
+            content: it tells that a file stayed as it was, see `raysae.corpora.local_files`.
     """
 
     uri: str
@@ -37,6 +42,7 @@ class CorpusFile:
     size: int
     fingerprint: str
     rows: int
+    mtime_ns: int = field(compare=False)
 
     @property
     def is_local(self) -> bool:
@@ -64,6 +70,8 @@ class CorpusFiles(Sequence[CorpusFile]):
         sizes: Iterable[int],
         fingerprints: Iterable[str],
         rows: Iterable[int],
+        *,
+        mtimes_ns: Iterable[int],
     ) -> CorpusFiles:
         """Build the list from its columns.
 
@@ -73,10 +81,11 @@ class CorpusFiles(Sequence[CorpusFile]):
             sizes: Bytes of each file.
             fingerprints: Of each file.
             rows: Rows used of each file.
+            mtimes_ns: When each local file was last written; 0 elsewhere.
         """
+        values = (names, sizes, fingerprints, rows, mtimes_ns)
         columns = [
-            pa.array(values, field.type)
-            for values, field in zip((names, sizes, fingerprints, rows), _SCHEMA, strict=True)
+            pa.array(column, field.type) for column, field in zip(values, _SCHEMA, strict=True)
         ]
         return cls(root, pa.RecordBatch.from_arrays(columns, schema=_SCHEMA))
 
@@ -104,22 +113,31 @@ class CorpusFiles(Sequence[CorpusFile]):
         for values in zip(*(column.to_pylist() for column in self._columns.columns), strict=True):
             yield self._file(*values)
 
-    def _file(self, name: str, size: int, fingerprint: str, rows: int) -> CorpusFile:
-        return CorpusFile(below(self._root, name), name, size, fingerprint, rows)
+    def _file(self, name: str, size: int, fingerprint: str, rows: int, mtime_ns: int) -> CorpusFile:
+        return CorpusFile(below(self._root, name), name, size, fingerprint, rows, mtime_ns)
+
+    @property
+    def _content(self) -> pa.RecordBatch:
+        return self._columns.select(_CONTENT.names)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, CorpusFiles):
             return NotImplemented
-        return self._root == other._root and bool(self._columns.equals(other._columns))
+        return self._root == other._root and bool(self._content.equals(other._content))
 
     __hash__ = None  # type: ignore[assignment]
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return what is content: name, size, fingerprint and rows of each file."""
-        rows: list[dict[str, Any]] = self._columns.to_pylist()
+        rows: list[dict[str, Any]] = self._content.to_pylist()
         return rows
 
 
 def below(root: str, name: str) -> str:
     """Return the URI or path of a file below a root."""
     return f"/{name}" if root == "/" else f"{root}/{name}"
+
+
+def changed(uri: str) -> DataError:
+    """Return the error of a file that is another than when the snapshot was taken."""
+    return DataError(f"{uri} changed since the job began; run the job again.")

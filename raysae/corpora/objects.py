@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from raysae.corpora.clients import client_errors, listing_errors
-from raysae.corpora.files import CorpusFile, below
+from raysae.corpora.files import CorpusFile, below, changed
 from raysae.corpora.fingerprints import object_fingerprint
 from raysae.corpora.listing import ListedFile, Listing, is_corpus_file, key_of
 from raysae.corpora.ranged import Fetch
@@ -30,24 +30,25 @@ def list_objects(location: ObjectUri, setting: str) -> Listing:
         SettingsError: There is nothing there, or it cannot be listed.
         DataError: There is no Parquet file there.
     """
-    store = object_filesystem(location.scheme, setting)
+    store = object_filesystem(location.scheme, setting, location.account)
+    root, path = str(location), location.path
     with listing_errors(location, setting):
-        path = store._strip_protocol(str(location)).rstrip("/")  # noqa: SLF001 - fsspec's way
         infos = store.find(path, detail=True)
+        if not isinstance(infos, dict):  # What adlfs says of a path that is a file.
+            infos = {path: store.info(path)}
     if not infos:
         raise SettingsError(
             f"{setting}: {location} does not exist, or nothing lies below it; name a Parquet file "
             "or the prefix of some."
         )
     if set(infos) == {path}:
-        path = path.rpartition("/")[0]
+        root, path = root.rpartition("/")[0], path.rpartition("/")[0]
         names = [(info, key.removeprefix(f"{path}/")) for key, info in infos.items()]
     else:
         names = [(info, key.removeprefix(f"{path}/")) for key, info in infos.items()]
         names = [(info, name) for info, name in names if is_corpus_file(name)]
     if not names:
         raise DataError(f"{location} holds no file named *.parquet; name the corpus' prefix.")
-    root = f"{location.scheme}://{path}"
     with listing_errors(location, setting):
         return Listing(root, sorted(_listed(root, name, info) for info, name in names))
 
@@ -108,9 +109,13 @@ def _info(store: Any, path: str) -> Mapping[str, Any]:
 
 def _compare(file: CorpusFile, info: Mapping[str, Any]) -> None:
     if object_fingerprint(file.uri, info) != file.fingerprint:
-        raise DataError(f"{file.uri} changed since the job began; run the job again.")
+        raise changed(file.uri)
 
 
 def _split(uri: str) -> tuple[Any, str]:
-    scheme, path = uri.split("://", 1)
-    return object_filesystem(scheme, "corpus.path"), path
+    """Return the client of an object's store, and the object's path as that wants it."""
+    scheme, _, rest = uri.partition("://")
+    place, _, key = rest.partition("/")
+    bucket, _, host = place.partition("@")
+    location = ObjectUri(scheme, bucket, key, host)
+    return object_filesystem(scheme, "corpus.path", location.account), location.path

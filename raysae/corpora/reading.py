@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,10 +11,10 @@ import pyarrow.parquet as pq
 
 from raysae.corpora.files import CorpusFile
 from raysae.corpora.hub import fetch_hub
+from raysae.corpora.local_files import unchanged_local
 from raysae.corpora.locations import HUB_SCHEME
 from raysae.corpora.objects import fetch_object, unchanged_object
 from raysae.corpora.ranged import Fetch, RangedFile
-from raysae.errors import DataError
 
 WHOLE_GROUPS_BYTES = 32 * 2**20
 """Row groups of a remote file are fetched at once, all columns in a few requests, up to this."""
@@ -46,10 +45,7 @@ def open_rows(
         pa.ArrowException: It is damaged.
     """
     if file.is_local:
-        path = Path(file.uri)
-        if path.stat().st_size != file.size:
-            raise DataError(f"{file.uri} changed since the job began; run the job again.")
-        with pq.ParquetFile(path) as parquet:
+        with unchanged_local(file) as path, pq.ParquetFile(path) as parquet:
             yield parquet
         return
     with ExitStack() as stack:

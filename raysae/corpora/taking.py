@@ -162,6 +162,7 @@ def _snapshot(
             [file.size for file in files],
             [entry.fingerprint for entry in learned],
             rows,
+            mtimes_ns=[file.mtime_ns for file in files],
         ),
     )
     firsts: dict[int, FileSchema] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -14,17 +15,48 @@ from raysae.storage.uris import EXTRAS
 
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
-"""Seconds until a request counts as failed; `raysae.storage.retry` repeats it."""
+"""Seconds without a byte until a request counts as failed; `raysae.storage.retry` repeats it.
 
-_OPTIONS: dict[str, dict[str, Any]] = {
-    "s3": {
+None bounds a whole request, which may carry gigabytes.
+"""
+
+
+def _s3_options() -> dict[str, Any]:
+    """Send bodies at once: for the leave to send one (`Expect`), aiohttp waits without a bound."""
+    from aiobotocore.session import get_session
+    from botocore.handlers import add_expect_header
+
+    session = get_session()
+    session.unregister("before-call.s3", add_expect_header)
+    return {
+        "session": session,
         "config_kwargs": {
             "connect_timeout": CONNECT_TIMEOUT_S,
             "read_timeout": READ_TIMEOUT_S,
             "retries": {"total_max_attempts": 2, "mode": "standard"},
-        }
-    },
+        },
+    }
+
+
+def _gs_options() -> dict[str, Any]:
+    """Without any gcsfs waits for ever: it tells aiohttp so, whatever the session's bounds are."""
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S)
+    return {"requests_timeout": timeout}
+
+
+def _abfs_options() -> dict[str, Any]:
+    """Of what carries data; for its other requests adlfs leaves Azure's client its 20 and 60 s."""
+    return {"connection_timeout": CONNECT_TIMEOUT_S, "read_timeout": READ_TIMEOUT_S}
+
+
+_OPTIONS: dict[str, Callable[[], dict[str, Any]]] = {
+    "s3": _s3_options,
+    "gs": _gs_options,
+    "abfs": _abfs_options,
 }
+"""What makes each client, by the extra that installs it, give a silent server up."""
 
 
 def object_filesystem(scheme: str, setting: str = "storage", account: str = "") -> Any:
@@ -47,13 +79,13 @@ def object_filesystem(scheme: str, setting: str = "storage", account: str = "") 
 @lru_cache(maxsize=16)
 def _filesystem_of(pid: int, scheme: str, setting: str, account: str) -> Any:  # noqa: ARG001
     """Open a client; a process that was forked cannot use its parent's, whose thread it lacks."""
-    options = dict(_OPTIONS.get(scheme, {}))
-    if account:
-        options["account_name"] = account
     for chatty in ("botocore", "aiobotocore"):
         # They tell where they found credentials, in every process whose log level is INFO.
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
+        options = _OPTIONS[EXTRAS[scheme]]()
+        if account:
+            options["account_name"] = account
         filesystem = fsspec.filesystem(scheme, use_listings_cache=False, **options)
     except ImportError as error:
         raise SettingsError(

@@ -1,7 +1,8 @@
 """Copies of objects on this machine, shared by its processes and bounded in size.
 
-Only for objects that never change under their name. All ranks of a machine read the same shards at
-the same time, so that one of them fetches a shard and the others find it here.
+All ranks of a machine read the same shards at the same time, so that one of them fetches a shard
+and the others find it here. A copy stands for one write of an object: one that was damaged and
+written again is fetched again.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,54 +28,97 @@ DEFAULT_BYTES = 64 << 30
 """Bytes that copies may take, and the environment variable that sets them: 64 GiB if unset."""
 
 
-def open_cached(name: str, fetch: Callable[[Path], None]) -> int:
+class FullDiskError(StorageError):
+    """There is no room on this machine's disk for a copy."""
+
+
+def open_cached(version: str, size: int, fetch: Callable[[Path], None]) -> int:
     """Return a descriptor, opened for reading, of this machine's copy of an object.
 
     The descriptor stays good when the copy is dropped for another one. A copy is not synced, so one
     from before the machine's last start is not trusted.
 
     Args:
-        name: The object's URI.
-        fetch: Copies the object to a path.
+        version: The object's URI, and what another write of it changes.
+        size: Its bytes.
+        fetch: Copies the object to a path. Where it raises FullDiskError, it is called again when
+            the copies that were not used for longest have made room.
 
     Raises:
         FileNotFoundError: What `fetch` raised.
-        StorageError: The directory cannot be used.
+        StorageError: The directory cannot be used, or its disk is full of other things.
         SettingsError: Its bound is no number.
     """
     limit = _limit()
     directory = cache_directory()
-    digest = hashlib.sha256(f"{boot_id()}{name}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{boot_id()}{version}".encode()).hexdigest()
     path = directory / digest[:40]
     with _locked(directory / f"{digest[:2]}.lock"):
-        with suppress(FileNotFoundError):
-            os.utime(path)
-            return os.open(path, os.O_RDONLY)
-        temporary = directory / temporary_name()
-        try:
-            fetch(temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = _open_whole(path, size)
+        if descriptor is not None:
+            return descriptor
+        descriptor = _fetch(path, size, fetch)
     _drop_oldest(directory, limit)
     return descriptor
 
 
+def _open_whole(path: Path, size: int) -> int | None:
+    """Open a copy and count it as used; None if there is none of that size."""
+    try:
+        os.utime(path)
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    if os.fstat(descriptor).st_size == size:
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _fetch(path: Path, size: int, fetch: Callable[[Path], None]) -> int:
+    """Make a copy and open it; older ones make room for it where the disk is full."""
+    temporary = path.with_name(temporary_name())
+    try:
+        while True:
+            try:
+                fetch(temporary)
+                break
+            except FullDiskError:
+                temporary.unlink(missing_ok=True)
+                if not _make_room(path.parent, size):
+                    raise
+        # Under its name another process may drop it at once, to make room for its own.
+        descriptor = os.open(temporary, os.O_RDONLY)
+        temporary.replace(path)
+        return descriptor
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def cache_directory() -> Path:
     """Return where copies lie, which only this user can enter."""
-    default = Path(tempfile.gettempdir()) / f"raysae-cache-{os.getuid()}"
-    directory = Path(os.environ.get(DIRECTORY_VARIABLE) or default)
+    directory = Path(os.environ.get(DIRECTORY_VARIABLE) or _default_directory())
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not os.access(directory, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        raise StorageError(
-            f"storage: {directory} cannot hold copies of objects ({error.strerror}); name another "
-            f"directory with {DIRECTORY_VARIABLE} on every node and run again."
-        ) from error
+        raise _unusable(directory, error) from error
     return directory
+
+
+def _default_directory() -> Path:
+    try:
+        return Path(tempfile.gettempdir()) / f"raysae-cache-{os.getuid()}"
+    except FileNotFoundError as error:  # Python finds none that can be written, or they are full.
+        raise _unusable("the temporary directory", error) from error
+
+
+def _unusable(directory: object, error: OSError) -> StorageError:
+    return StorageError(
+        f"storage: {directory} cannot hold copies of objects ({error.strerror}); name another "
+        f"directory with {DIRECTORY_VARIABLE} on every node and run again."
+    )
 
 
 def _limit() -> int:
@@ -87,13 +132,49 @@ def _limit() -> int:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Let one process of this machine at a time fetch an object; a dead one holds no lock."""
-    with path.open("wb") as file:
+    try:
+        file = path.open("wb")
+    except OSError as error:
+        raise _unusable(path.parent, error) from error
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _drop_oldest(directory: Path, limit: int) -> None:
     """Remove the copies that were not used for longest until the others fit."""
+    copies = _copies(directory)
+    taken = sum(size for _, size, _ in copies)
+    for _, size, path in copies[:-1]:
+        if taken <= limit:
+            break
+        path.unlink(missing_ok=True)
+        taken -= size
+
+
+def _make_room(directory: Path, size: int) -> bool:
+    """Remove the copies that were not used for longest, at least one, until so many bytes are free.
+
+    A copy that a process has mapped frees nothing yet, so the disk is asked; a quota that is
+    exhausted does not show there, so the copies' bytes are counted as well.
+
+    Returns:
+        Whether there was a copy to remove.
+    """
+    copies, dropped = _copies(directory), 0
+    for _, copy_size, path in copies:
+        path.unlink(missing_ok=True)
+        dropped += copy_size
+        if dropped >= size and shutil.disk_usage(directory).free >= size:
+            break
+    return bool(copies)
+
+
+def _copies(directory: Path) -> list[tuple[float, int, Path]]:
+    """Return (time of last use, bytes, path) of all copies, oldest first.
+
+    Unfinished ones of dead processes are removed.
+    """
     copies = []
     for path in directory.iterdir():
         if is_temporary(path.name):
@@ -104,9 +185,4 @@ def _drop_oldest(directory: Path, limit: int) -> None:
             status = path.stat()
             if path.suffix != ".lock":
                 copies.append((status.st_mtime, status.st_size, path))
-    taken = sum(size for _, size, _ in copies)
-    for _, size, path in sorted(copies)[:-1]:
-        if taken <= limit:
-            break
-        path.unlink(missing_ok=True)
-        taken -= size
+    return sorted(copies)

@@ -6,12 +6,10 @@ joins in the last one; nothing is ever streamed into its name, and nothing renam
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from glob import has_magic
@@ -20,10 +18,17 @@ from typing import Any, TypeVar
 
 from raysae.errors import StorageError
 from raysae.storage.backend import Entry, Upload
+from raysae.storage.checksums import fits_its_name
 from raysae.storage.filesystems import object_filesystem
-from raysae.storage.node_cache import DIRECTORY_VARIABLE, open_cached
+from raysae.storage.node_cache import (
+    BYTES_VARIABLE,
+    DIRECTORY_VARIABLE,
+    FullDiskError,
+    open_cached,
+)
 from raysae.storage.retry import retrying
 from raysae.storage.s3_requests import S3Requests
+from raysae.storage.scratch import FULL
 from raysae.storage.temporaries import is_temporary, temporary_name, writer_is_dead
 from raysae.storage.uris import ObjectUri
 
@@ -34,6 +39,9 @@ LISTED_AT_ONCE = 3
 
 READ_AT_ONCE = 256
 """Small objects read at the same time by `read_many`, so that memory is bounded."""
+
+FETCHES = 2
+"""How often an object is fetched whose bytes are not those that its name says."""
 
 _PIECE_BYTES = 16 << 20
 """Bytes of one request of `stream`."""
@@ -73,8 +81,14 @@ class ObjectBackend:
 
     def scratch(self, key: str) -> Path:  # noqa: ARG002 - it need not lie beside the object
         """Return a path in this machine's temporary directory (`TMPDIR`)."""
-        directory = Path(tempfile.gettempdir()) / f"raysae-scratch-{os.getuid()}"
-        directory.mkdir(mode=0o700, exist_ok=True)
+        try:
+            directory = Path(tempfile.gettempdir()) / f"raysae-scratch-{os.getuid()}"
+            directory.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"storage: files cannot be written before they are sent ({error}); free some "
+                "space, or name another directory with TMPDIR, on every node and run again."
+            ) from error
         for path in directory.iterdir():
             if is_temporary(path.name) and writer_is_dead(path.name):
                 path.unlink(missing_ok=True)
@@ -85,9 +99,12 @@ class ObjectBackend:
         size = local.stat().st_size
 
         def send() -> None:
-            # s3fs reports an upload whose last answer was lost as one that is not there.
-            with suppress(FileNotFoundError):
+            try:
                 self._fs.put_file(str(local), self._path(key))
+            except FileNotFoundError as error:
+                # So s3fs reports an upload in parts whose last answer was lost. What lies there
+                # may just as well be an older file of the same size, so it is sent again.
+                raise OSError(f"the upload is not there: {error}") from error
             stored = self.size(key)
             if stored != size:
                 raise OSError(f"{stored or 0} bytes arrived of {size}")
@@ -158,11 +175,16 @@ class ObjectBackend:
 
     def size(self, key: str) -> int | None:
         """Return an object's size."""
+        found = self._about(key)
+        return None if found is None else int(found["size"])
+
+    def _about(self, key: str) -> dict[str, Any] | None:
+        """Return what the store tells of an object; None if it is not there."""
         try:
             found = self._do("looked up", key, lambda: self._fs.info(self._path(key)))
         except FileNotFoundError:
             return None
-        return int(found["size"]) if found["type"] == "file" else None
+        return found if found["type"] == "file" else None
 
     def sizes(self, keys: Sequence[str]) -> list[int | None]:
         """Return the sizes of many objects, by one listing of what begins as all of them do."""
@@ -260,33 +282,58 @@ class ObjectBackend:
             yield piece
 
     def open_copy(self, key: str) -> int:
-        """Open a copy in this machine's cache, which is made if there is none."""
-        return open_cached(self.describe(key), lambda target: self.fetch(key, target))
+        """Open a copy in this machine's cache, which is made if there is none.
+
+        Another write of the object, with another entity tag or time, has a copy of its own.
+        """
+        about = self._about(key)
+        if about is None:
+            raise FileNotFoundError(self.describe(key))
+        tag = about.get("ETag") or about.get("etag")
+        version = f"{self.describe(key)}\0{tag}\0{_modified(about)}"
+        return open_cached(version, int(about["size"]), partial(self.fetch, key))
 
     def fetch(self, key: str, target: Path) -> None:
-        """Copy an object to a new local path, and see that all of it arrived."""
-        path = self._path(key)
+        """Copy an object to a new local path, and see that all of it arrived.
 
-        def get() -> None:
-            size = self._fs.info(path)["size"]
-            try:
-                self._fs.get_file(path, str(target))
-            except OSError as error:
-                if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-                    raise StorageError(
-                        f"storage: the disk of {target} is full; free some space, or name another "
-                        f"directory with TMPDIR and {DIRECTORY_VARIABLE}, and run again."
-                    ) from error
-                raise
-            arrived = target.stat().st_size
-            if arrived != size:
-                raise OSError(f"{arrived} bytes arrived of {size}")
-
+        Raises:
+            FileNotFoundError: It is not there.
+            FullDiskError: The local disk is full.
+            StorageError: What arrived, twice, is not what the name's checksum says.
+        """
         try:
-            self._do("read", key, get)
+            self._fetch_checked(key, target)
         except BaseException:
             target.unlink(missing_ok=True)
             raise
+
+    def _fetch_checked(self, key: str, target: Path) -> None:
+        for _ in range(FETCHES):
+            self._do("read", key, partial(self._get, key, target))
+            if fits_its_name(target, key):
+                return
+        raise StorageError(
+            f"storage: {self.describe(key)} holds other bytes than its name says; delete it and "
+            "run the job again, which makes it anew."
+        )
+
+    def _get(self, key: str, target: Path) -> None:
+        """Copy an object in one try."""
+        path = self._path(key)
+        size = self._fs.info(path)["size"]
+        try:
+            self._fs.get_file(path, str(target))
+        except OSError as error:
+            if error.errno in FULL:
+                raise FullDiskError(
+                    f"storage: the disk of {target} {FULL[error.errno]}; free some space, name "
+                    f"another directory with TMPDIR and {DIRECTORY_VARIABLE}, or let copies take "
+                    f"less with {BYTES_VARIABLE}, and run again."
+                ) from error
+            raise
+        arrived = target.stat().st_size
+        if arrived != size:
+            raise OSError(f"{arrived} bytes arrived of {size}")
 
     def free_bytes(self) -> int | None:
         """Object stores tell of no bound."""

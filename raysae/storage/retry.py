@@ -12,7 +12,8 @@ from raysae.errors import RaysaeError, StorageError
 Result = TypeVar("Result")
 
 ATTEMPTS = 8
-"""How often a request is sent at most, beside the client's own few repetitions."""
+"""How often a client is asked at most; each time it sends a request itself up to 4 times (s3fs,
+adlfs) or 6 times (gcsfs), with pauses of up to 1.5 minutes in all."""
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -217,9 +218,6 @@ class StoredObjects:
     def __init__(self, infos: dict[str, dict[str, Any]]) -> None:
         self.infos = infos
 
-    def _strip_protocol(self, uri: str) -> str:
-        return uri.split("://", 1)[1]
-
     def find(self, path: str, detail: bool) -> dict[str, dict[str, Any]]:
         return {key: info for key, info in self.infos.items() if key.startswith(path)}
 
@@ -238,6 +236,39 @@ def test_other_stores_clients_are_understood(monkeypatch: pytest.MonkeyPatch) ->
         kinds = [file.fingerprint.split(":")[0] for file in listing.files]
         assert kinds == (["md5", "version"] if scheme == "gs" else ["version"])
         assert listing.root == f"{scheme}://b/p"
+
+
+@pytest.mark.parametrize("tail", ["set", "set/a@b.parquet"])
+def test_the_account_of_a_uri_is_asked(monkeypatch: pytest.MonkeyPatch, tail: str) -> None:
+    data = parquet([row(question="azure")])
+    accounts: list[str] = []
+
+    class Azure(StoredObjects):
+        def find(self, path: str, detail: bool) -> Any:
+            return [path] if path in self.infos else super().find(path, detail)
+
+        def cat_file(self, path: str, start: int, end: int) -> bytes:
+            assert path in self.infos
+            return data[start:end]
+
+        def info(self, path: str) -> dict[str, Any]:
+            return self.infos[path]
+
+        def open(self, path: str, mode: str, cache_type: str) -> Any:
+            handle = io.BytesIO(data)
+            handle.details = self.infos[path]  # type: ignore[attr-defined]
+            return handle
+
+    def open_client(scheme: str, setting: str, account: str = "") -> Azure:
+        accounts.append(account)
+        return Azure({"box/set/a@b.parquet": {"size": len(data), "etag": '"0x8D"'}})
+
+    monkeypatch.setattr(objects, "object_filesystem", open_client)
+    place = "abfs://box@me.dfs.core.windows.net"
+    corpus = open_corpus(CorpusSettings("align-anything", f"{place}/{tail}"))
+    assert [file.uri for file in corpus.snapshot.files] == [f"{place}/set/a@b.parquet"]
+    assert questions(corpus) == ["azure"]
+    assert set(accounts) == {"me"}
 
 
 def test_a_store_without_tags_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

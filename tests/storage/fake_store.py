@@ -5,6 +5,7 @@ Every request is a step that a test can stop at, deny, lose the answer of, or le
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -170,6 +171,7 @@ class Client:
             "name": path,
             "size": len(self.store.objects[path]),
             "type": "file",
+            "ETag": hashlib.md5(self.store.objects[path]).hexdigest(),
             "LastModified": datetime(2026, 1, 1, tzinfo=UTC),
         }
 

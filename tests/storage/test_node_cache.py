@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +18,7 @@ from raysae.storage import is_temporary, node_cache, temporaries
 from raysae.storage.node_cache import (
     BYTES_VARIABLE,
     DIRECTORY_VARIABLE,
+    FullDiskError,
     cache_directory,
     open_cached,
 )
@@ -41,8 +44,10 @@ class Fetcher:
         target.write_bytes(self.data)
 
 
-def content(name: str, fetch: Callable[[Path], None]) -> bytes:
-    with os.fdopen(open_cached(name, fetch), "rb") as file:
+def content(name: str, fetch: Callable[[Path], None], size: int = 4) -> bytes:
+    if isinstance(fetch, Fetcher):
+        size = len(fetch.data)
+    with os.fdopen(open_cached(name, size, fetch), "rb") as file:
         return file.read()
 
 
@@ -75,7 +80,7 @@ def test_a_fetch_that_fails_leaves_nothing(directory: Path, error: type[BaseExce
         raise error
 
     with pytest.raises(error):
-        open_cached("s3://b/k", fetch)
+        open_cached("s3://b/k", 4, fetch)
     assert copies(directory) == {}
     assert content("s3://b/k", Fetcher()) == b"data"
 
@@ -110,7 +115,7 @@ def test_a_copy_larger_than_the_bound_can_be_read(
 
 def test_a_descriptor_outlives_its_copy(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(BYTES_VARIABLE, "10")
-    descriptor = open_cached("a", Fetcher(b"x" * 100))
+    descriptor = open_cached("a", 100, Fetcher(b"x" * 100))
     for path in directory.iterdir():
         os.utime(path, (1, 1))
     content("b", Fetcher(b"y" * 100))
@@ -131,6 +136,87 @@ def test_a_copy_from_before_the_machine_stopped_is_not_trusted(
     assert content("a", Fetcher()) == b"data"
 
 
+def test_a_copy_of_another_size_is_not_trusted(directory: Path) -> None:
+    content("a", Fetcher())
+    (copy,) = copies(directory)
+    (directory / copy).write_bytes(b"da")
+    assert content("a", Fetcher()) == b"data"
+    assert copies(directory) == {copy: 4}
+
+
+class Disk:
+    """A disk of some bytes, for copies alone, on which a fetch fails when they do not fit.
+
+    Args:
+        directory: Where copies lie.
+        size: Bytes of the disk.
+        free: What the system says is free, where it knows no better.
+    """
+
+    def __init__(self, directory: Path, size: int, free: int | None = None) -> None:
+        self.directory, self.size, self.free = directory, size, free
+        self.times = 0
+
+    def usage(self, path: Path) -> SimpleNamespace:
+        left = self.size - sum(copies(self.directory).values())
+        return SimpleNamespace(free=left if self.free is None else self.free)
+
+    def __call__(self, target: Path) -> None:
+        self.times += 1
+        target.write_bytes(b"x" * 100)
+        if self.size < sum(copies(self.directory).values()):
+            raise FullDiskError("the disk is full")
+
+
+def filled(directory: Path, names: str) -> None:
+    """Make copies of 100 bytes, the first of them the oldest."""
+    for age, name in enumerate(names):
+        before = set(copies(directory)) if directory.exists() else set()
+        content(name, Fetcher(name.encode() * 100))
+        (new,) = set(copies(directory)) - before
+        os.utime(directory / new, (100 + age, 100 + age))
+
+
+@pytest.mark.parametrize("free", [None, 10**9], ids=["disk", "quota"])
+def test_a_full_disk_is_emptied_of_the_oldest_copies(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, free: int | None
+) -> None:
+    filled(directory, "abc")
+    disk = Disk(directory, 350, free)
+    monkeypatch.setattr(node_cache.shutil, "disk_usage", disk.usage)
+    assert content("d", disk, 100) == b"x" * 100
+    assert disk.times == 2
+    for name, kept in {"a": False, "b": True, "c": True, "d": True}.items():
+        fetch = Fetcher(b"x" * 100)
+        content(name, fetch)
+        assert fetch.times == (not kept), name
+
+
+def test_a_disk_without_copies_to_drop_is_full(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(directory, "abc")
+    disk = Disk(directory, 50)
+    monkeypatch.setattr(node_cache.shutil, "disk_usage", disk.usage)
+    with pytest.raises(FullDiskError):
+        open_cached("d", 100, disk)
+    assert disk.times == 2
+    assert copies(directory) == {}
+
+
+def test_a_copy_that_is_dropped_at_once_can_be_read(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may need the room as soon as it sees the copy."""
+    replace = Path.replace
+
+    def replace_and_drop(self: Path, target: Path) -> None:
+        replace(self, target).unlink()
+
+    monkeypatch.setattr(Path, "replace", replace_and_drop)
+    assert content("a", Fetcher()) == b"data"
+
+
 FETCHER = """
 import sys, time
 from pathlib import Path
@@ -142,7 +228,7 @@ def fetch(target):
     print("fetching", flush=True)
     time.sleep(float(sys.argv[2]))
     target.write_bytes(b"data")
-open_cached("s3://b/k", fetch)
+open_cached("s3://b/k", 4, fetch)
 print("done", flush=True)
 """
 
@@ -160,7 +246,7 @@ def test_processes_share_one_fetch(directory: Path, tmp_path: Path) -> None:
     for child in children:
         child.communicate()
     assert log.read_bytes() == b"x"
-    assert content("s3://b/k", Fetcher(b"another")) == b"data"
+    assert content("s3://b/k", Fetcher(b"othr")) == b"data"
 
 
 def test_a_killed_fetch_holds_nobody_up_and_is_cleared_away(
@@ -203,7 +289,7 @@ def test_a_bound_that_is_no_number_is_a_setting(
 ) -> None:
     monkeypatch.setenv(BYTES_VARIABLE, value)
     with pytest.raises(SettingsError, match=f"^{BYTES_VARIABLE}: got '{value}'"):
-        open_cached("a", Fetcher())
+        open_cached("a", 4, Fetcher())
 
 
 def test_a_directory_that_cannot_be_used_is_named(
@@ -212,8 +298,31 @@ def test_a_directory_that_cannot_be_used_is_named(
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path / "file"))
     with pytest.raises(StorageError, match=f"{tmp_path}/file cannot hold copies.*File exists"):
-        open_cached("a", Fetcher())
+        open_cached("a", 4, Fetcher())
     monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path))
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(StorageError, match=f"{DIRECTORY_VARIABLE} on every node"):
-        open_cached("a", Fetcher())
+        open_cached("a", 4, Fetcher())
+
+
+def test_a_full_disk_that_takes_no_lock_is_named(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(
+        StorageError, match=rf"{directory} cannot hold .*No space left.*{DIRECTORY_VARIABLE}"
+    ):
+        open_cached("a", 4, Fetcher())
+
+
+def test_a_machine_without_a_temporary_directory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.delenv(DIRECTORY_VARIABLE, raising=False)
+    monkeypatch.setattr(node_cache.tempfile, "gettempdir", refuse)
+    with pytest.raises(StorageError, match=rf"No usable temporary .*{DIRECTORY_VARIABLE}"):
+        open_cached("a", 4, Fetcher())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import math
 import os
 import tempfile
@@ -15,6 +16,7 @@ import pytest
 
 from raysae.errors import StorageError
 from raysae.storage import Directory, is_temporary, objects, retry
+from raysae.storage.node_cache import cache_directory
 from raysae.storage.objects import ObjectBackend, _modified
 from raysae.storage.retry import ATTEMPTS
 from raysae.storage.temporaries import TEMPORARY_PREFIX, temporary_name
@@ -144,6 +146,27 @@ def test_a_file_that_arrives_short_is_an_error() -> None:
         backend.put_file(local, "a")
 
 
+def test_an_older_file_of_the_same_size_is_not_taken_for_the_new_one() -> None:
+    class Forgetful(Client):
+        """Says what s3fs says when the last answer to an upload in parts was lost."""
+
+        times = 1
+
+        def put_file(self, lpath: str, rpath: str) -> None:
+            if self.times:
+                self.times -= 1
+                raise FileNotFoundError("The specified upload does not exist")
+            super().put_file(lpath, rpath)
+
+    store = Store({"bucket/pre fix/a": b"older"})
+    client = Forgetful(store)
+    put_file(ObjectBackend(URI, client), "a", b"newer")
+    assert store.objects == {"bucket/pre fix/a": b"newer"}
+    client.times = ATTEMPTS
+    with pytest.raises(StorageError, match=r"a cannot be written \(the upload is not there"):
+        put_file(ObjectBackend(URI, client), "a", b"third")
+
+
 @pytest.mark.parametrize("arrives", [b"", b"hal"])
 def test_a_copy_that_arrived_short_is_fetched_again(tmp_path: Path, arrives: bytes) -> None:
     class Short(Client):
@@ -173,7 +196,9 @@ def test_a_full_disk_of_this_machine_is_not_the_stores_fault(tmp_path: Path) -> 
 
     requests = Requests()
     backend = ObjectBackend(URI, Full(Store({"bucket/pre fix/a": b"whole"}), requests))
-    with pytest.raises(StorageError, match=f"disk of {tmp_path}/copy is full.*RAYSAE_NODE_CACHE"):
+    with pytest.raises(
+        StorageError, match=f"disk of {tmp_path}/copy is full.*RAYSAE_NODE_CACHE_BYTES"
+    ):
         backend.fetch("a", tmp_path / "copy")
     assert requests.made.count("get") == 1
     assert not (tmp_path / "copy").exists()
@@ -299,3 +324,55 @@ def test_an_artifact_is_mapped_from_a_copy(monkeypatch: pytest.MonkeyPatch, tmp_
     assert [directory.map("a").to_pybytes() for _ in range(3)] == [b"data"] * 3
     assert requests.made.count("get") == 1
     assert os.listdir(tmp_path / "copies")  # noqa: PTH208
+
+
+def test_an_object_that_was_written_again_is_fetched_again() -> None:
+    store, requests = Store({"bucket/pre fix/a": b"damaged"}), Requests()
+    directory = Directory(fake_backend(store, requests))
+    assert directory.map("a").to_pybytes() == b"damaged"
+    directory.put_bytes("a", b"whole.!")
+    assert [directory.map("a").to_pybytes() for _ in range(2)] == [b"whole.!"] * 2
+    assert requests.made.count("get") == 2
+    directory.delete("a")
+    with pytest.raises(FileNotFoundError):
+        directory.map("a")
+
+
+NAMED = f"shard-00001-{hashlib.sha256(b'whole').hexdigest()[:16]}.arrow"
+
+
+def test_a_copy_with_other_bytes_than_its_name_says_is_fetched_again(tmp_path: Path) -> None:
+    class Damaging(Client):
+        times = 1
+
+        def get_file(self, rpath: str, lpath: str) -> None:
+            super().get_file(rpath, lpath)
+            if self.times:
+                self.times -= 1
+                Path(lpath).write_bytes(b"whale")
+
+    directory = Directory(
+        ObjectBackend(URI, Damaging(Store({f"bucket/pre fix/{NAMED}": b"whole"})))
+    )
+    assert directory.map(NAMED).to_pybytes() == b"whole"
+
+
+def test_an_object_with_other_bytes_than_its_name_says_is_an_error(tmp_path: Path) -> None:
+    store, requests = Store({f"bucket/pre fix/{NAMED}": b"whale"}), Requests()
+    directory = Directory(fake_backend(store, requests))
+    said = f"{NAMED} holds other bytes than its name says; delete it and run the job again"
+    with pytest.raises(StorageError, match=said):
+        directory.map(NAMED)
+    assert requests.made.count("get") == objects.FETCHES
+    assert not [path for path in cache_directory().iterdir() if path.suffix != ".lock"]
+    directory.put_bytes(NAMED, b"whole")
+    assert directory.map(NAMED).to_pybytes() == b"whole"
+
+
+def test_a_full_disk_is_named_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, **_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(StorageError, match=r"raysae-scratch-\d+'\); .* with TMPDIR, on every node"):
+        fake_backend(Store()).scratch("a")
