@@ -298,7 +298,7 @@ class Chain:
         return RowGroup(name, scorer, lineage, shard.start, shard.stop)
 
     def score_inputs(self, scorer: str) -> dict[str, str]:
-        """Return what a mark of a row group tells it was made from, so that it is not removed."""
+        """Return what scores are made from, so that nobody removes it while they are there."""
         return {"corpus": self.snapshot.id, **self._scored_by(scorer)}
 
     @cached_property
@@ -342,14 +342,13 @@ class Chain:
             raise SettingsError(
                 f"select.scorer: {scorer!r} is not a scorer; choose one of {', '.join(SCORERS)}."
             )
+        # One id of all, because each of them would be in every listing of artifacts.
+        keys = [self.row_group(shard, scorer).key for shard in self.shards(self.corpus)]
         return self._artifact(
             "subsets",
             SUBSET_VERSION,
             {"select": asdict(self.settings.select)},
-            {
-                "corpus": self.snapshot.id,
-                "scores": [self.row_group(s, scorer).key for s in self.shards(self.corpus)],
-            },
+            {**self.score_inputs(scorer), "scores": content_id(keys)},
         )
 
     @cached_property

@@ -6,8 +6,8 @@ What can go:
 - finished ones of kinds that are not kept, to which nothing refers (`upkeep.references`);
 - temporaries of dead writers; and, when old, other temporaries, attempt marks, what lies in a
   finished artifact without being listed, probes, and uses of killed runs;
-- old manifests of the score table but the latest few, and old row groups that no kept manifest and
-  no artifact that stays lists;
+- old manifests of the score table but the latest few, and old row groups that no kept manifest
+  lists;
 - uploads in parts that an object store keeps, and charges for, although nobody ends them.
 
 **Why what a run needs at this moment is never deleted.** Old means by the storage's own clock (a

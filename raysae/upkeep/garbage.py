@@ -16,7 +16,6 @@ from raysae.upkeep.listed import listed_files
 from raysae.upkeep.references import WHY, Node, Rules, garbage
 from raysae.upkeep.score_garbage import (
     ScoreGarbage,
-    row_groups_needed,
     score_garbage,
     scored_with,
 )
@@ -105,8 +104,7 @@ def plan_garbage(root: Directory, keep: Keep, clock: StorageClock) -> Plan:
             plan.items.append(Item(found.name, doomed[found.name], why, survey.files, survey.bytes))
         else:
             _add_left(plan, found.name, _left_in(found, survey, clock))
-    staying = [found for found in plan.found if found.name not in doomed]
-    _add_scores(plan, root, staying, keep, clock)
+    _add_scores(plan, root, keep, clock)
     for name in (PROBES, USES):
         _add_left(plan, name, (e for e in (root / name).entries() if may_go(e, clock)))
     _add_uploads(plan, root, clock)
@@ -234,20 +232,16 @@ def _files(name: str, reason: str, why: str, entries: Iterable[Entry]) -> Item:
     return Item(name, reason, why, len(files), sum(entry.size for entry in files), names)
 
 
-def _add_scores(
-    plan: Plan, root: Directory, staying: Iterable[Found], keep: Keep, clock: StorageClock
-) -> None:
+def _add_scores(plan: Plan, root: Directory, keep: Keep, clock: StorageClock) -> None:
     """Add what of the score table can go."""
     if not root.backend.is_inside(SCORES):
         plan.notes.append(f"{SCORES} lies behind a symbolic link; left alone")
         return
-    if any(found.inputs is None for found in plan.found):
-        return  # an artifact that cannot be read may have been made from any row group
     if SCORES in used_in(root, clock):
         plan.notes.append(f"{SCORES} is in use by a run; left alone")
         return
     try:
-        scores = score_garbage(root, row_groups_needed(staying), keep.manifests, clock)
+        scores = score_garbage(root, keep.manifests, clock)
     except (RaysaeError, FileNotFoundError) as error:
         plan.notes.append(f"{SCORES} cannot be read ({str(error).rstrip('.')}); left alone")
         return
@@ -255,7 +249,7 @@ def _add_scores(
     plan.notes += [f"{SCORES}/{name} is no part of the table; left alone" for name in scores.others]
     for why, entries in (
         (f"older than the latest {counted(keep.manifests, 'manifest')}", scores.manifests),
-        ("row groups that no kept manifest and no subset lists", [*scores.marks, *scores.data]),
+        ("row groups that no kept manifest lists", [*scores.marks, *scores.data]),
     ):
         if entries:
             plan.items.append(_files(SCORES, SCORE_FILES, why, entries))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -12,7 +12,7 @@ from raysae.artifacts.score_table import MANIFESTS
 from raysae.storage import Directory, Entry
 from raysae.upkeep.clock import StorageClock
 from raysae.upkeep.files import is_left_by_the_dead, temporary_part
-from raysae.upkeep.inventory import Found, is_name
+from raysae.upkeep.inventory import is_name
 from raysae.upkeep.listed import read_marks
 
 
@@ -37,14 +37,11 @@ class ScoreGarbage:
     others: list[str]
 
 
-def score_garbage(
-    root: Directory, needed: Collection[str], keep_manifests: int, clock: StorageClock
-) -> ScoreGarbage:
+def score_garbage(root: Directory, keep_manifests: int, clock: StorageClock) -> ScoreGarbage:
     """Look through the score table.
 
     Args:
         root: The storage.
-        needed: Keys of row groups that an artifact was made from.
         keep_manifests: How many of the latest manifests keep what they list.
         clock: What is younger than its limit stays anyway.
 
@@ -71,8 +68,7 @@ def score_garbage(
         elif where == "attempts" and clock.is_old(entry.modified):
             found.left.append(entry)
         elif where in {MARKS, DATA} and _is_row_group(entry.key):
-            loose = entry.key not in listed and key_of(entry.key) not in needed
-            if loose and clock.is_old(entry.modified):
+            if entry.key not in listed and clock.is_old(entry.modified):
                 (found.marks if where == MARKS else found.data).append(entry)
         elif where != "attempts" and entry.key not in names:
             found.others.append(entry.key)
@@ -87,11 +83,6 @@ def key_of(name: str) -> str:
 
 def _is_row_group(name: str) -> bool:
     return name.endswith(MARK_SUFFIX if name.startswith(f"{MARKS}/") else ".parquet")
-
-
-def row_groups_needed(found: Iterable[Found]) -> set[str]:
-    """Return all texts in some artifacts' inputs: the keys of row groups are among them."""
-    return {text for one in found for text in one.inputs or ()}
 
 
 def scored_with(root: Directory, clock: StorageClock) -> set[str] | None:

@@ -20,7 +20,6 @@ from tests.upkeep.builders import (
     INPUTS,
     WEEK,
     age,
-    artifact,
     new_storage,
     row_group,
     sharded,
@@ -72,16 +71,12 @@ def replaced_groups(root: Directory) -> Any:
     return write_scores(root, second, extra=INPUTS), first, second
 
 
-def test_replaced_row_groups_go_and_a_subset_keeps_its_own(
+def test_replaced_row_groups_go_with_the_last_manifest_that_lists_them(
     root: Directory, later: Callable[[float], None]
 ) -> None:
     table, first, second = replaced_groups(root)
-    subset = artifact(root, "subsets", {"scores": [first.key]})
     later(2 * WEEK)
-    assert garbage(root, delete=True, keep_manifests=1) == {"scores": "scores"}  # the manifest
-    assert table.mark(first) is not None
-    for entry in subset.directory.entries():
-        subset.directory.delete(entry.key)
+    assert garbage(root, delete=True, keep_manifests=2) == {}
     assert garbage(root, delete=True, keep_manifests=1) == {"scores": "scores"}
     assert table.mark(first) is None
     assert table.mark(second) is not None
