@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import time
@@ -21,6 +22,13 @@ from raysae.settings import RunSettings
 from raysae.stages import _pool
 from raysae.stages._pool import ShardTask, cause_of_ours, check_rejected, run_shards
 from tests.storages import at
+
+
+@pytest.fixture(autouse=True)
+def no_actor_left() -> Iterator[None]:
+    """An error's traceback holds Ray Data's actors, and their share of the cluster, until then."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")

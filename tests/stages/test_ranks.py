@@ -6,6 +6,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,38 +63,39 @@ def test_a_lost_rank_is_started_again(tmp_path: Path) -> None:
     assert starts(tmp_path) == 2
 
 
-def test_a_rank_that_is_lost_at_its_start_is_started_again(tmp_path: Path) -> None:
-    """Ray Train itself takes that for an error of its own, gives up, and keeps the resources: a
-    rank that needs all there are would wait for ever."""
-
-    def rank(config: dict[str, Any]) -> None:
-        note_start(config["directory"])
-        if starts(config["directory"]) == 1:
-            os._exit(1)
-
-    run_ranks(rank, {"directory": tmp_path}, RankPlan(1, 2, 0, 1, ("train.workers",)))
-    assert starts(tmp_path) == 2
-
-
-INTERRUPTED = """
-import functools, pathlib, signal, sys, time
+IN_A_RAY_OF_ITS_OWN = """
+import functools, os, pathlib, signal, sys, time
 import ray
 from raysae.stages._ranks import RankPlan, run_ranks
 
 ray.init = functools.partial(
     ray.init, address="local", num_cpus=1, include_dashboard=False, _temp_dir=sys.argv[1]
 )
+ALL = RankPlan(1, 1, 0, 1, ("train.workers", "train.cpus_per_worker"))
+mark = sys.argv[2]
+"""
 
+LOST = """
 def rank(config):
-    pathlib.Path(config["started"]).touch()
+    if not os.path.exists(config["mark"]):
+        pathlib.Path(config["mark"]).touch()
+        os._exit(1)
+
+run_ranks(rank, {"mark": mark}, ALL)
+run_ranks(rank, {"mark": mark}, ALL)
+print("done", flush=True)
+"""
+
+INTERRUPTED = """
+def rank(config):
+    pathlib.Path(config["mark"]).touch()
     time.sleep(600)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
-plan = RankPlan(1, 0.5, 0, 0, ("train.workers", "train.cpus_per_worker"))
-run_ranks(lambda config: None, {}, plan)
+run_ranks(lambda config: None, {}, ALL)
 assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 try:
-    run_ranks(rank, {"started": sys.argv[2]}, plan)
+    run_ranks(rank, {"mark": mark}, ALL)
 except (KeyboardInterrupt, SystemExit) as stop:
     assert not isinstance(stop, SystemExit) or stop.code
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -100,27 +103,40 @@ except (KeyboardInterrupt, SystemExit) as stop:
 """
 
 
-def test_an_interrupt_ends_the_ranks_as_elsewhere(tmp_path: Path) -> None:
-    """Ray Train's own answer to SIGINT may end with exit code 0, and stays.
-
-    In a process of its own, because the ranks' share of the cluster may be held until that ends.
-    """
-    started = tmp_path / "started"
-    with tempfile.TemporaryDirectory(prefix="rs-", dir="/tmp") as temporary:
-        process = subprocess.Popen(
-            [sys.executable, "-c", INTERRUPTED, temporary, str(started)],
+@contextmanager
+def own_ray(script: str, mark: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run a script that has a Ray of one core for itself."""
+    with (
+        tempfile.TemporaryDirectory(prefix="rs-", dir="/tmp") as temporary,
+        subprocess.Popen(
+            [sys.executable, "-c", IN_A_RAY_OF_ITS_OWN + script, temporary, str(mark)],
             cwd=REPOSITORY,
             env={**os.environ, "RAY_AUTH_MODE": "disabled"},
             stdout=subprocess.PIPE,
             text=True,
-        )
+        ) as process,
+    ):
+        yield process
+
+
+def test_a_rank_that_is_lost_at_its_start_is_started_again(tmp_path: Path) -> None:
+    """Ray Train itself takes that for an error of its own, gives up, and keeps the resources: ranks
+    that need all there are would wait for ever."""
+    with own_ray(LOST, tmp_path / "mark") as process:
         assert process.stdout is not None
-        with process.stdout:
-            while process.poll() is None and not started.exists():
-                time.sleep(0.1)
-            process.send_signal(signal.SIGINT)
-            assert "interrupted\n" in process.stdout.read()
-        assert process.wait() == 0
+        assert "done\n" in process.stdout.read()
+
+
+def test_an_interrupt_ends_the_ranks_as_elsewhere(tmp_path: Path) -> None:
+    """Ray Train's own answer to SIGINT may end with exit code 0, and stays."""
+    mark = tmp_path / "mark"
+    with own_ray(INTERRUPTED, mark) as process:
+        assert process.stdout is not None
+        while process.poll() is None and not mark.exists():
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert "interrupted\n" in process.stdout.read()
+    assert process.returncode == 0
 
 
 def test_ranks_that_never_fit_are_refused_instead_of_waited_for(tmp_path: Path) -> None:
