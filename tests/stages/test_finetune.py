@@ -218,7 +218,7 @@ def ray_head(monkeypatch):
     ray.shutdown()
 
 
-@pytest.mark.ray
+@pytest.mark.cluster
 @pytest.mark.usefixtures("ray_head")
 def test_under_ray_train_a_killed_worker_resumes_with_the_same_losses(model, tmp_path, monkeypatch):
     """ZeRO-2 on one worker that dies before its second checkpoint, against an undisturbed run."""
@@ -257,7 +257,7 @@ def test_under_ray_train_a_killed_worker_resumes_with_the_same_losses(model, tmp
     assert names(artifact.metadata()) == names(metadata)
 
 
-@pytest.mark.ray
+@pytest.mark.cluster
 @pytest.mark.usefixtures("ray_head")
 def test_ranks_restarted_after_the_model_was_written_leave_it_alone(model, tmp_path, monkeypatch):
     settings = settings_for(model, max_steps=2)

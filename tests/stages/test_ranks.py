@@ -18,7 +18,7 @@ from raysae.stages._ranks import RankPlan, run_ranks
 
 REPOSITORY = Path(__file__).parents[2]
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("shared_ray")]
+on_the_shared_ray = pytest.mark.usefixtures("shared_ray")
 
 
 def ranks(workers: int, max_failures: int = 0) -> RankPlan:
@@ -38,6 +38,8 @@ def note_start(directory: Path) -> int:
     return int(ray.train.get_context().get_world_rank())
 
 
+@pytest.mark.ray
+@on_the_shared_ray
 def test_an_error_of_ours_ends_all_ranks_at_once(tmp_path: Path) -> None:
     def rank(config: dict[str, Any]) -> None:
         import ray.train.collective
@@ -52,6 +54,8 @@ def test_an_error_of_ours_ends_all_ranks_at_once(tmp_path: Path) -> None:
     assert starts(tmp_path) == 2
 
 
+@pytest.mark.ray
+@on_the_shared_ray
 def test_a_lost_rank_is_started_again(tmp_path: Path) -> None:
     def rank(config: dict[str, Any]) -> None:
         note_start(config["directory"])
@@ -119,6 +123,7 @@ def own_ray(script: str, mark: Path) -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
+@pytest.mark.cluster
 def test_a_rank_that_is_lost_at_its_start_is_started_again(tmp_path: Path) -> None:
     """Ray Train itself takes that for an error of its own, gives up, and keeps the resources: ranks
     that need all there are would wait for ever."""
@@ -127,6 +132,7 @@ def test_a_rank_that_is_lost_at_its_start_is_started_again(tmp_path: Path) -> No
         assert "done\n" in process.stdout.read()
 
 
+@pytest.mark.cluster
 def test_an_interrupt_ends_the_ranks_as_elsewhere(tmp_path: Path) -> None:
     """Ray Train's own answer to SIGINT may end with exit code 0, and stays."""
     mark = tmp_path / "mark"
@@ -139,6 +145,8 @@ def test_an_interrupt_ends_the_ranks_as_elsewhere(tmp_path: Path) -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.ray
+@on_the_shared_ray
 def test_ranks_that_never_fit_are_refused_instead_of_waited_for(tmp_path: Path) -> None:
     with pytest.raises(
         SettingsError,

@@ -102,7 +102,7 @@ def test_writers_and_a_pruner_at_the_same_time(tmp_path: Path) -> None:
     stop = threading.Event()
 
     def prune_on() -> None:
-        while not stop.is_set():
+        while not stop.wait(0.0005):  # or the writer, which waits for the disk, gets no turn
             prune(tmp_path, "a")
 
     pruner = threading.Thread(target=prune_on)
