@@ -68,8 +68,8 @@ def latest_step(artifact: Path) -> int:
 
 
 def stamps(paths: Iterable[Path]) -> dict[str, tuple[int, int]]:
-    """Return inode and time of writing of files, by name."""
-    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
+    """Return inode and time of writing of files, by path: shards of two stages have one name."""
+    return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
 
 
 def source_ids(name: str, rows: int) -> list[str]:
