@@ -69,10 +69,11 @@ def wait_for_checkpoint(job, runner, undisturbed):
 def leave_half_a_checkpoint(checkpoints):
     """Add what a machine leaves that lost its power while a checkpoint was written."""
     newest = read(max(checkpoints.glob("step-*.json")))
-    whole = (checkpoints / newest["token"] / newest["files"][0]).read_bytes()
+    (name,) = newest["files"]
+    whole = (checkpoints / newest["token"] / name).read_bytes()
     (checkpoints / "half").mkdir()
     (checkpoints / "half" / ".tmp-0123").write_bytes(whole[: len(whole) // 2])
-    (checkpoints / "half" / newest["files"][0]).write_bytes(whole)
+    (checkpoints / "half" / name).write_bytes(whole)
     (checkpoints / ".tmp-0123").write_text(f'{{"token": "half", "step": {STEPS}')
 
 
