@@ -115,10 +115,8 @@ class Manifest:
 
     def newest_series(self) -> dict[str, str]:
         """Return the series of each corpus that was published last."""
-        newest: dict[str, tuple[int, str]] = {}
-        for corpus, series, published in _series_of(self.table(["corpus", "series", "published"])):
-            newest[corpus] = max(newest.get(corpus, (0, "")), (published, series))
-        return {corpus: series for corpus, (_, series) in newest.items()}
+        rows = latest_series(self.table(["corpus", "series", "published"]), 1)
+        return {corpus: series for corpus, series, _ in _series_of(rows)}
 
     @property
     def rows(self) -> int:
@@ -136,7 +134,7 @@ def latest_series(rows: pa.Table, count: int) -> pa.Table:
     """Return the rows of the series that were published last.
 
     Args:
-        rows: In `MANIFEST_SCHEMA`.
+        rows: With at least the columns `corpus`, `series` and `published`.
         count: How many series of each corpus.
     """
     by_corpus: dict[str, list[tuple[int, str]]] = {}
