@@ -1,12 +1,15 @@
 """Publishing and reopening an artifact of many empty shards: seconds, memory, requests.
 
-    python benchmarks/storage.py [--shards 100000] [--s3-shards 1000] [--work DIRECTORY]
+    python benchmarks/storage.py [--shards 100000] [--compared-shards 10000] [--s3-shards 1000]
 
 On the local disk: every shard is a data file and its mark, both synced, then the artifact is
 finished; reopening asks first which shards are missing, as a job does that goes on, then whether
-all is finished, as every later job does. The peer does what a script without a storage layer does:
-a file and a JSON mark by plain writes, and a glob that loads all marks. On S3 (moto, in another
-process) the requests are counted. Results go to `benchmarks/results/storage.json`.
+all is finished, as every later job does. The peers are scripts without a storage layer: a file and
+a JSON mark by plain writes (`peer_publish`) or by writes that survive a loss of power
+(`peer_publish_synced`), and a glob that loads all marks (`peer_reopen`). They are compared several
+times on fewer shards; all shards are published once, which tells whether seconds and memory grow in
+proportion. On S3 (moto, in another process) the requests are counted. Results go to
+`benchmarks/results/storage.json`.
 """
 
 from __future__ import annotations
@@ -69,14 +72,29 @@ STEPS: tuple[Callable[[Artifact, ShardPlan], None], ...] = (
 )
 
 
-def peer_publish(directory: Path, shards: int) -> None:
-    """Write a file and a mark for each shard, synced by nobody."""
+def peer_publish(directory: Path, shards: int, write: Callable[[Path, bytes], object]) -> None:
+    """Write a file and a mark for each shard."""
     directory.mkdir()
     for number in range(shards):
         name = f"shard-{number:05d}"
-        (directory / f"{name}.bin").write_bytes(name.encode())
+        write(directory / f"{name}.bin", name.encode())
         mark = {"files": [f"{name}.bin"], "rows": 0, "rejected": 0, "rejections": []}
-        (directory / f"{name}.json").write_text(json.dumps(mark))
+        write(directory / f"{name}.json", json.dumps(mark).encode())
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all, even after a loss of power."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def peer_reopen(directory: Path) -> None:
@@ -102,8 +120,10 @@ def measure_local(work: Path, shards: int) -> dict[str, dict[str, float]]:
     root = open_storage(str(work / "storage"))
     artifact, plan = Artifact(root, SPEC), ShardPlan([shards], 1)
     measured = {step.__name__: timed(lambda s=step: s(artifact, plan)) for step in STEPS}  # type: ignore[misc]
-    measured["peer_publish"] = timed(lambda: peer_publish(work / "peer", shards))
-    measured["peer_reopen"] = timed(lambda: peer_reopen(work / "peer"))
+    synced, plain = work / "synced", work / "plain"
+    measured["peer_publish_synced"] = timed(lambda: peer_publish(synced, shards, write_synced))
+    measured["peer_publish"] = timed(lambda: peer_publish(plain, shards, Path.write_bytes))
+    measured["peer_reopen"] = timed(lambda: peer_reopen(plain))
     return measured
 
 
@@ -139,41 +159,61 @@ def main() -> None:
     """Measure, print, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shards", type=int, default=100_000)
+    parser.add_argument("--compared-shards", type=int, default=10_000)
     parser.add_argument("--s3-shards", type=int, default=1000)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--work", type=Path, default=None)
     parser.add_argument("--one", action="store_true", help="one local measurement, as JSON")
     arguments = parser.parse_args()
-    work = Path(tempfile.mkdtemp(prefix="raysae-benchmark-", dir=arguments.work))
-    try:
-        if arguments.one:
-            sys.stdout.write(json.dumps(measure_local(work, arguments.shards)) + "\n")
-            return
-        runs = [_run_one(arguments.shards, arguments.work) for _ in range(arguments.repetitions)]
-        results = {
-            "date": time.strftime("%Y-%m-%d"),
-            "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-            "shards": arguments.shards,
-            "local": {
-                step: {name: spread([run[step][name] for run in runs]) for name in runs[0][step]}
-                for step in runs[0]
-            },
-            "ratio_to_peer": {
-                "publish": spread([_ratio(run, "publish", "peer_publish") for run in runs]),
-                "reopen_unfinished": spread(
-                    [_ratio(run, "reopen_unfinished", "peer_reopen") for run in runs]
-                ),
-                "reopen_finished": spread(
-                    [_ratio(run, "reopen_finished", "peer_reopen") for run in runs]
-                ),
-            },
-            "s3_shards": arguments.s3_shards,
-            "s3_requests": measure_s3(arguments.s3_shards),
-        }
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    if arguments.one:
+        sys.stdout.write(json.dumps(_in_new_directory(arguments)) + "\n")
+        return
+    compared = [
+        _run_one(arguments.compared_shards, arguments.work) for _ in range(arguments.repetitions)
+    ]
+    results = {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
+        "load_at_start": os.getloadavg()[0],
+        "compared_shards": arguments.compared_shards,
+        "repetitions": arguments.repetitions,
+        "compared": {
+            step: {
+                name: spread([run[step][name] for run in compared]) for name in compared[0][step]
+            }
+            for step in compared[0]
+        },
+        "ratio_to_peer": ratios(compared),
+        "shards": arguments.shards,
+        "once": _run_one(arguments.shards, arguments.work),
+        "s3_shards": arguments.s3_shards,
+        "s3_requests": measure_s3(arguments.s3_shards),
+    }
     RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     sys.stdout.write(json.dumps(results, indent=2) + "\n")
+
+
+def ratios(runs: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """Return how many times a step's seconds are its peer's, run by run."""
+    pairs = (
+        ("publish", "peer_publish"),
+        ("publish", "peer_publish_synced"),
+        ("reopen_unfinished", "peer_reopen"),
+        ("reopen_finished", "peer_reopen"),
+    )
+    return {
+        f"{step} / {peer}": spread([_ratio(run, step, peer) for run in runs])
+        for step, peer in pairs
+    }
+
+
+def _in_new_directory(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Measure in a directory that is removed afterwards."""
+    work = Path(tempfile.mkdtemp(prefix="raysae-benchmark-", dir=arguments.work))
+    try:
+        return measure_local(work, arguments.shards)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _run_one(shards: int, work: Path | None) -> dict[str, dict[str, float]]:

@@ -25,7 +25,7 @@ class ScoreStatus:
         bytes: Of their data files.
         by_corpus: Corpus → scorer → rows of the newest series.
         unlisted: Data files and marks that the latest manifest does not list, with their bytes:
-            of scoring that has not published yet, of subsets chosen before, or replaced.
+            of scoring that has not published yet, or of series that are no longer live.
         left: What nobody needs, by what it is: files and bytes.
         problems: Sentences.
     """

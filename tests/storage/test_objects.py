@@ -50,6 +50,21 @@ class Requests:
         raise self.error
 
 
+class Spoiling(Client):
+    """Brings other bytes than those that were asked for, the first time."""
+
+    def __init__(self, store: Store, arrives: bytes) -> None:
+        super().__init__(store)
+        self.arrives = arrives
+        self.times = 1
+
+    def get_file(self, rpath: str, lpath: str) -> None:
+        super().get_file(rpath, lpath)
+        if self.times:
+            self.times -= 1
+            Path(lpath).write_bytes(self.arrives)
+
+
 def put_file(backend: ObjectBackend, key: str, data: bytes) -> None:
     local = backend.scratch(key)
     local.write_bytes(data)
@@ -169,16 +184,7 @@ def test_an_older_file_of_the_same_size_is_not_taken_for_the_new_one() -> None:
 
 @pytest.mark.parametrize("arrives", [b"", b"hal"])
 def test_a_copy_that_arrived_short_is_fetched_again(tmp_path: Path, arrives: bytes) -> None:
-    class Short(Client):
-        times = 1
-
-        def get_file(self, rpath: str, lpath: str) -> None:
-            super().get_file(rpath, lpath)
-            if self.times:
-                self.times -= 1
-                Path(lpath).write_bytes(arrives)
-
-    client = Short(Store({"bucket/pre fix/a": b"whole"}))
+    client = Spoiling(Store({"bucket/pre fix/a": b"whole"}), arrives)
     ObjectBackend(URI, client).fetch("a", tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == b"whole"
     client.times = ATTEMPTS
@@ -342,18 +348,8 @@ NAMED = f"shard-00001-{hashlib.sha256(b'whole').hexdigest()[:16]}.arrow"
 
 
 def test_a_copy_with_other_bytes_than_its_name_says_is_fetched_again(tmp_path: Path) -> None:
-    class Damaging(Client):
-        times = 1
-
-        def get_file(self, rpath: str, lpath: str) -> None:
-            super().get_file(rpath, lpath)
-            if self.times:
-                self.times -= 1
-                Path(lpath).write_bytes(b"whale")
-
-    directory = Directory(
-        ObjectBackend(URI, Damaging(Store({f"bucket/pre fix/{NAMED}": b"whole"})))
-    )
+    client = Spoiling(Store({f"bucket/pre fix/{NAMED}": b"whole"}), b"whale")
+    directory = Directory(ObjectBackend(URI, client))
     assert directory.map(NAMED).to_pybytes() == b"whole"
 
 
