@@ -119,8 +119,14 @@ class ObjectBackend:
         self._do("written", key, lambda: self._fs.pipe_file(self._path(key), data))
 
     def copy(self, source: str, key: str) -> None:
-        """Let the store copy an object."""
-        self._do("copied", source, lambda: self._fs.cp_file(self._path(source), self._path(key)))
+        """Let the store copy an object; Azure's copies may go on after the answer, so send it."""
+        if self.uri.scheme == "abfs":
+            local = self.scratch(key)
+            self.fetch(source, local)
+            self.put_file(local, key)
+        else:
+            target = self._path(key)
+            self._do("copied", source, lambda: self._fs.cp_file(self._path(source), target))
 
     def create(self, key: str, data: bytes) -> bool:
         """Send some bytes on condition that the key is free.

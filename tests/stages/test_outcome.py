@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from raysae.artifacts import Artifact, ArtifactSpec, Publication, file_sha256
-from raysae.errors import DataError
+from raysae.errors import DataError, StorageError
 from raysae.stages._outcome import Outcome, finish_once
 from raysae.storage import Directory
 
@@ -93,6 +93,24 @@ def test_a_lost_file_is_made_again_with_the_rest(artifact: Artifact) -> None:
     artifact.directory.delete("a.bin")
     finish_once(artifact, maker("other"))
     check(artifact, "other")
+
+
+def test_the_work_stays_until_all_of_it_is_in_its_place(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Directory.copy_to
+
+    def lose(self: Directory, name: str, target: Directory) -> None:
+        copy(self, name, target)
+        target.put_bytes(name, b"")
+
+    with monkeypatch.context() as lossy:
+        lossy.setattr(Directory, "copy_to", lose)
+        with pytest.raises(StorageError, match="lacks files that were just put there; run again"):
+            finish_once(artifact, maker("me"))
+    assert not artifact.is_finished()
+    finish_once(artifact, never)
+    check(artifact, "me")
 
 
 @pytest.mark.parametrize(

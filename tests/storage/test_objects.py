@@ -20,6 +20,7 @@ from raysae.storage.node_cache import cache_directory
 from raysae.storage.objects import ObjectBackend, _modified
 from raysae.storage.retry import ATTEMPTS
 from raysae.storage.temporaries import TEMPORARY_PREFIX, temporary_name
+from raysae.storage.uris import ObjectUri
 from tests.storage.fake_store import FAILED, LOST, URI, Client, Store, fake_backend
 
 Step = Callable[[str, str], Exception | None]
@@ -208,6 +209,18 @@ def test_a_full_disk_of_this_machine_is_not_the_stores_fault(tmp_path: Path) -> 
         backend.fetch("a", tmp_path / "copy")
     assert requests.made.count("get") == 1
     assert not (tmp_path / "copy").exists()
+
+
+def test_azure_is_not_asked_to_copy() -> None:
+    """Its answer to that may come before the copy is made."""
+
+    class Azure(Client):
+        def cp_file(self, path1: str, path2: str) -> None:
+            self.store.objects[path2] = b""
+
+    store = Store({"bucket/a": b"what was made"})
+    ObjectBackend(ObjectUri("abfs", "bucket", "", "me.dfs.x.net"), Azure(store)).copy("a", "b")
+    assert store.objects == {"bucket/a": b"what was made", "bucket/b": b"what was made"}
 
 
 def test_many_sizes_are_one_request() -> None:
