@@ -1,4 +1,8 @@
-"""Taking away the marks of what is damaged, so that the next run makes it again."""
+"""Taking away the marks of what is damaged, so that the next run makes it again.
+
+Of the score table damaged data files go with them: a manifest may list them, and takes what it
+lists for whole as long as a mark and a file of the listed size are there.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +20,8 @@ from raysae.upkeep.checks import Damage
 def repair(root: Directory, damage: Iterable[Damage]) -> Iterator[str]:
     """Remove marks, and `metadata.json` of their artifacts, and yield what was removed.
 
-    Metadata goes first: a kill between the two leaves an artifact that is unfinished, whose next
-    run finds the files of its marks as they are, so this has to be run again.
+    Metadata goes first, and damaged scores go last: a kill in between leaves what is unfinished,
+    whose next run finds the files of its marks as they are, so this has to be run again.
 
     Args:
         root: The storage.
@@ -26,19 +30,21 @@ def repair(root: Directory, damage: Iterable[Damage]) -> Iterator[str]:
     Raises:
         StorageError: It was denied, or lies behind a symbolic link.
     """
-    by_owner: dict[str, tuple[Directory, set[str]]] = {}
+    by_owner: dict[str, tuple[Directory, set[str], set[str]]] = {}
     for one in damage:
         if one.certain:
-            marks = by_owner.setdefault(one.owner, (one.where, set()))[1]
+            _, marks, data = by_owner.setdefault(one.owner, (one.where, set(), set()))
             if one.shard:
                 marks.add(mark_name(one.shard))
-    for owner, (directory, marks) in by_owner.items():
+            if one.owner == SCORES:
+                data.add(one.name)
+    for owner, (directory, marks, data) in by_owner.items():
         if not root.backend.is_inside(directory.path):
             raise StorageError(
                 f"storage: {directory} lies behind a symbolic link, so nothing is taken away "
                 "there; repair it where it lies."
             )
-        names = sorted(marks)
+        names = sorted(marks) + sorted(data - marks)
         if owner != SCORES:
             names.insert(0, METADATA_FILE)
             _touch(directory)

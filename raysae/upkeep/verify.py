@@ -4,10 +4,10 @@ Marks, metadata and manifests hold the size and SHA-256 of what was written. A j
 when it starts; this compares contents, which finds what disks, networks and people alter.
 
 `--repair` takes away the marks of damaged shards, and `metadata.json` of their artifacts, so that
-the next run of the job that made them makes exactly these shards again. It removes nothing else:
-no data, and nothing that could not be read for sure, since a store that is down for an hour is no
-damage. What it makes unfinished counts as begun at that moment, so that `raysae.upkeep.collect`
-leaves it alone for as long as any other work.
+the next run of the job that made them makes exactly these shards again. It removes nothing else
+but damaged files of the score table: no other data, and nothing that could not be read for sure,
+since a store that is down for an hour is no damage. What it makes unfinished counts as begun at
+that moment, so that `raysae.upkeep.collect` leaves it alone for as long as any other work.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Verified:
         bytes: Bytes that were read.
         seconds: How long it took.
         damage: What is not as it was written.
-        removed: Marks that `repair` took away, as `<kind>/<id>/<name>`.
+        removed: What `repair` took away, as `<kind>/<id>/<name>`.
     """
 
     storage: str

@@ -102,23 +102,28 @@ def write_scores(
     """Score row groups, and publish them as one series."""
     table = ScoreTable(root)
     for group in groups:
-        rows = [
-            {
-                "sample_id": f"{group.corpus}-{ordinal}",
-                "ordinal": ordinal,
-                "score": float(ordinal),
-                "text_tokens": 1,
-                "image_tokens": 2,
-                "features": [1],
-                "contributions": [0.5],
-            }
-            for ordinal in range(group.start, group.stop)
-        ]
         content = {"rejected": 0, "rejections": [], **(extra or {})}
-        table.write(group, pa.Table.from_pylist(rows, SCORE_SCHEMA), content)
+        table.write(group, scores_of(group), content)
     if publish:
         table.publish(groups, series)
     return table
+
+
+def scores_of(group: RowGroup, more: float = 0.0) -> pa.Table:
+    """A row group's scores: a sample's number and something more."""
+    rows = [
+        {
+            "sample_id": f"{group.corpus}-{ordinal}",
+            "ordinal": ordinal,
+            "score": ordinal + more,
+            "text_tokens": 1,
+            "image_tokens": 2,
+            "features": [1],
+            "contributions": [0.5],
+        }
+        for ordinal in range(group.start, group.stop)
+    ]
+    return pa.Table.from_pylist(rows, SCORE_SCHEMA)
 
 
 def age(path: Path, seconds: float) -> None:

@@ -4,11 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from raysae.artifacts import METADATA_FILE, SPEC_FILE
+from raysae.artifacts import METADATA_FILE, SPEC_FILE, RowGroup, ScoreTable, score_files
 from raysae.errors import StorageError
 from raysae.storage import Directory
 from raysae.upkeep.verify import VerifySettings, run_verify
-from tests.upkeep.builders import artifact, new_storage, sharded, tree
+from tests.upkeep.builders import (
+    INPUTS,
+    artifact,
+    new_storage,
+    row_group,
+    scores_of,
+    sharded,
+    tree,
+    write_scores,
+)
 from tests.upkeep.helpers import DAMAGE, data_file, verified
 
 
@@ -20,6 +29,31 @@ def test_repair_removes_marks_only(tmp_path: Path, capsys: pytest.CaptureFixture
     verified(root, capsys, repair=True)
     gone = {f"{made.name}/{name}" for name in (METADATA_FILE, "shard-00000.done.json")}
     assert tree(tmp_path) == {name: data for name, data in before.items() if name not in gone}
+
+
+def altered(table: ScoreTable, group: RowGroup) -> str:
+    """Alter a row group's data file, and return its name."""
+    name: str = table.mark(group)["files"][0]["name"]  # type: ignore[index]
+    DAMAGE["is altered"](table.directory, name)
+    return name
+
+
+def test_damaged_scores_are_made_again_with_other_bytes(
+    root: Directory, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another machine computes other bits; and a manifest saves many marks from being read."""
+    monkeypatch.setattr(score_files, "MANY", 1)
+    groups = [row_group(start) for start in (0, 10, 20)]
+    table = write_scores(root, *groups, extra=INPUTS)
+    name = altered(table, groups[1])
+    _, told = verified(root, capsys, repair=True)
+    mark = f"{groups[1].shard}.done.json"
+    assert told["removed"] == [f"scores/{mark}", f"scores/{name}"]
+    assert table.missing(groups).groups == [groups[1]]
+    table.write(groups[1], scores_of(groups[1], 0.5), {"rejected": 0, "rejections": [], **INPUTS})
+    table.publish(groups, "s")
+    assert verified(root, capsys)[0]
+    assert table.read(groups)["score"].to_pylist()[10:20] == [10.5 + n for n in range(10)]
 
 
 def test_nothing_is_taken_away_behind_a_link(
