@@ -72,7 +72,19 @@ def score_garbage(root: Directory, keep_manifests: int, clock: StorageClock) -> 
                 (found.marks if where == MARKS else found.data).append(entry)
         elif where != "attempts" and entry.key not in names:
             found.others.append(entry.key)
+    _keep_marked(found, there, listed)
     return found
+
+
+def _keep_marked(found: ScoreGarbage, there: list[Entry], listed: set[str]) -> None:
+    """Take off the files whose marks stay for their age: a mark goes before what it names."""
+    gone = {entry.key for entry in found.marks} | listed
+    young = {
+        key_of(entry.key)
+        for entry in there
+        if entry.key.startswith(f"{MARKS}/") and entry.key not in gone
+    }
+    found.data = [entry for entry in found.data if key_of(entry.key) not in young]
 
 
 def key_of(name: str) -> str:

@@ -118,6 +118,21 @@ def test_row_groups_stay_while_a_run_scores(
     assert table.mark(row_group()) is not None
 
 
+def test_old_files_stay_with_their_young_marks(tmp_path: Path) -> None:
+    """As they are after marks that were taken away have been put back."""
+    root = new_storage(tmp_path)
+    groups = [row_group(start) for start in (0, 10)]
+    table = write_scores(root, *groups, extra=INPUTS, publish=False)
+    age(tmp_path, 2 * WEEK)
+    name = f"{groups[0].shard}.done.json"
+    table.directory.put_bytes(name, table.directory.read_bytes(name))
+    assert garbage(root, delete=True) == {"scores": "scores"}
+    assert table.missing(groups).groups == [groups[1]]
+    age(tmp_path, 2 * WEEK)
+    garbage(root, delete=True)
+    assert not [e for e in table.directory.entries() if groups[0].key in e.key]
+
+
 def test_a_long_run_keeps_the_row_groups_that_it_wrote_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
