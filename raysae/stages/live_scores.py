@@ -28,7 +28,10 @@ def scores_are_live(chain: Chain) -> bool:
 
 
 def score_marks(chain: Chain) -> Iterator[Mark]:
-    """Yield one mark per shard of `corpus`: counts and rejected rows are alike for all scorers.
+    """Yield one mark per shard of `corpus`, of the scorer that decides.
+
+    Others' tell the same counts and rejected rows, unless what one scoring could use another,
+    under other versions of packages, could not.
 
     Raises:
         DataError: A shard is not scored.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ def run_report(chain: Chain) -> StageResult:
 
     def make(files: Publication) -> dict[str, Any]:
         files.put_bytes(REPORT_FILE, render_report(_gather(chain)).encode())
-        return {"rows": 0, "rejected": 0, "seconds": time.monotonic() - started}
+        return {"rows": 0, "rejected": 0, "rejections": {}, "seconds": time.monotonic() - started}
 
     finish_once(artifact, make)
     return StageResult(0, 0, resumed=False)
@@ -99,15 +100,17 @@ def _gather(chain: Chain) -> ReportContent:
         features=feature_cards(strongest, source),
         sae=_sae(chain),
         weights=summarize_weights(weights.weight_f),
-        truth=_truth(scores, kept, kinds) if kinds else None,
+        truth=_truth(scores, deciding["ordinal"].to_pylist(), kept, kinds) if kinds else None,
         created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
 
 
 def _scores(chain: Chain) -> dict[str, pa.Table]:
-    """Return every scorer's rows, all in order of the corpus, so that columns line up.
+    """Return every scorer's rows, in order of the corpus.
 
-    Only the deciding scorer's rows are shown one by one, with all of their columns.
+    They need not be the same rows: a run uses what another has scored, maybe under other versions
+    of packages, which rejected other rows. Only the deciding scorer's rows are shown one by one,
+    with all of their columns.
     """
     table = ScoreTable(chain.root)
     return {
@@ -181,12 +184,11 @@ def _counts(stage: str, counts: Mapping[str, Any], seconds: float) -> StageCount
 def _scorer_summaries(scores: Mapping[str, pa.Table], deciding: str, kept: set[int]) -> Any:
     """Summarise every scorer, the deciding one first."""
     ordered = [deciding, *(name for name in scores if name != deciding)]
-    kept_s = np.isin(scores[deciding]["ordinal"].to_numpy(), list(kept))
     return tuple(
         summarize_scores(
             name,
             scores[name]["score"].to_numpy(),
-            kept_s=kept_s,
+            kept_s=np.isin(scores[name]["ordinal"].to_numpy(), list(kept)),
             text_tokens_s=scores[name]["text_tokens"].to_numpy(),
             image_tokens_s=scores[name]["image_tokens"].to_numpy(),
         )
@@ -222,11 +224,26 @@ def _modality_health(group: str, numbers: Mapping[str, Any]) -> ModalityHealth:
     )
 
 
-def _truth(scores: Mapping[str, pa.Table], kept: set[int], kinds: Mapping[int, str]) -> Truth:
-    """Compare every scorer with what was done to the rows."""
-    ordinals = next(iter(scores.values()))["ordinal"].to_pylist()
-    kind_s = [kinds.get(ordinal, "") for ordinal in ordinals]
+def _truth(
+    scores: Mapping[str, pa.Table], deciding: list[int], kept: set[int], kinds: Mapping[int, str]
+) -> Truth:
+    """Compare every scorer with what was done to the rows.
+
+    Args:
+        scores: Every scorer's rows, in order; they are compared on the rows that all of them have.
+        deciding: Ordinals of the rows that could be kept.
+        kept: Ordinals of those that were.
+        kinds: What was done, by ordinal.
+    """
+    common = reduce(np.intersect1d, (table["ordinal"].to_numpy() for table in scores.values()))
+    compared = {
+        name: table["score"].to_numpy()[np.isin(table["ordinal"].to_numpy(), common)]
+        for name, table in scores.items()
+    }
     return Truth(
-        aucs=auc_by_kind({n: t["score"].to_numpy() for n, t in scores.items()}, kind_s),
-        counts=kind_counts(kind_s, [ordinal in kept for ordinal in ordinals]),
+        aucs=auc_by_kind(compared, [kinds.get(ordinal, "") for ordinal in common.tolist()]),
+        counts=kind_counts(
+            [kinds.get(ordinal, "") for ordinal in deciding],
+            [ordinal in kept for ordinal in deciding],
+        ),
     )

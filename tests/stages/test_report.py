@@ -6,13 +6,14 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from raysae.corpora import known_corruption
 from raysae.pipeline import make
 from raysae.scoring import SCORERS, SelectionSettings
 from raysae.stages.chain import Chain
-from raysae.stages.report import _modality_health
+from raysae.stages.report import _modality_health, _scorer_summaries, _truth
 from tests.stages.chains import unfinished_files
 from tests.stages.conftest import Made
 from tests.storages import path_of
@@ -78,6 +79,29 @@ def test_a_cache_that_was_removed_is_not_made_again(made: Made, tmp_path: Path) 
     page = (path_of(chain.report.directory) / "report.html").read_text(encoding="utf-8")
     assert cache.name in page
     assert f"{made.chain.activations.metadata()['text_tokens']:,}" in text_of(page)
+
+
+def test_scorers_are_compared_on_the_rows_that_all_of_them_have() -> None:
+    """Scores of two runs, which could use other rows."""
+
+    def scored(ordinals: list[int]) -> pa.Table:
+        n = len(ordinals)
+        scores = [float(-ordinal) for ordinal in ordinals]
+        counts = {"text_tokens": [2] * n, "image_tokens": [3] * n}
+        return pa.table({"ordinal": ordinals, "score": scores, **counts})
+
+    scores = {"union": scored([0, 1, 2, 3, 5]), "random": scored([0, 1, 3, 4, 5])}
+    kinds = {3: "swapped", 4: "noise", 5: "swapped"}
+    truth = _truth(scores, [0, 1, 2, 3, 5], {0, 2, 3}, kinds)
+    assert {(row.scorer, row.kind, row.corrupted, row.intact) for row in truth.aucs} == {
+        (scorer, kind, 2, 2) for scorer in scores for kind in ("any", "swapped")
+    }
+    assert {(one.kind, one.rows, one.kept) for one in truth.counts} == {
+        ("intact", 3, 2),
+        ("swapped", 2, 1),
+    }
+    summaries = _scorer_summaries(scores, "union", {0, 2, 3})
+    assert [(one.scorer, one.rows) for one in summaries] == [("union", 5), ("random", 5)]
 
 
 def test_a_modality_without_tokens_has_no_means() -> None:
