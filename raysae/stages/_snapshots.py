@@ -37,5 +37,5 @@ def record_snapshot(artifact: Artifact, snapshot: CorpusSnapshot) -> None:
     files = Publication(artifact.directory)
     with files.writing(SNAPSHOT_FILE) as path:
         pq.write_table(pa.table(columns, schema=SNAPSHOT_SCHEMA), path, compression="zstd")
-    counts = {"corpus": snapshot.name, "rows": snapshot.rows, "rejected": 0}
+    counts = {"corpus": snapshot.name, "rows": snapshot.rows, "rejected": 0, "rejections": {}}
     artifact.finish({**counts, "corpus_files": len(snapshot.files)}, files.records)

@@ -70,8 +70,8 @@ def run_cache(chain: Chain) -> StageResult:
     """
     artifact, settings = chain.activations, chain.settings
     shards = chain.shards(chain.sae_corpus)
+    artifact.begin(len(shards))  # First, so that the snapshot is needed before it is looked up.
     record_snapshot(chain.sae_snapshot, chain.sae_corpus.snapshot)
-    artifact.begin(len(shards))
     started = time.monotonic()
     missing = missing_shards("cache", artifact, shards)
     run_shards(

@@ -106,6 +106,7 @@ def _metadata(
     return {
         "rows": task.sae.steps * task.sae.batch_tokens,
         "rejected": 0,
+        "rejections": {},
         "d_in": task.d_in,
         "workers": task.run.workers,
         "health": health,

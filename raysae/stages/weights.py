@@ -80,9 +80,9 @@ def run_weights(chain: Chain) -> StageResult:
     """
     artifact, settings = chain.weights, chain.settings
     started = time.monotonic()
-    record_snapshot(chain.snapshot, chain.corpus.snapshot)
     tasks = _drawn_tasks(chain)
-    artifact.begin(len(tasks))
+    artifact.begin(len(tasks))  # First, so that the snapshot is needed before it is looked up.
+    record_snapshot(chain.snapshot, chain.corpus.snapshot)
     shards = [task.shard for task in tasks]
     missing = {shard.name for shard in missing_shards("weights", artifact, shards)}
     run_shards(
