@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from raysae.errors import SettingsError, StorageError
@@ -132,12 +132,12 @@ def _limit() -> int:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Let one process of this machine at a time fetch an object; a dead one holds no lock."""
-    try:
-        file = path.open("wb")
-    except OSError as error:
-        raise _unusable(path.parent, error) from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open("wb"))
+            fcntl.flock(file, fcntl.LOCK_EX)  # Not every shared file system has locks.
+        except OSError as error:
+            raise _unusable(path.parent, error) from error
         yield
 
 

@@ -318,6 +318,17 @@ def test_a_full_disk_that_takes_no_lock_is_named(
         open_cached("a", 4, Fetcher())
 
 
+def test_a_file_system_without_locks_is_named(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(StorageError, match=rf"{directory} cannot hold copies .*No locks available"):
+        open_cached("a", 4, Fetcher())
+
+
 def test_a_machine_without_a_temporary_directory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
