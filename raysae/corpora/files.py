@@ -19,7 +19,7 @@ _CONTENT = pa.schema(
         ("rows", pa.int64()),
     ]
 )
-_SCHEMA = _CONTENT.append(pa.field("mtime_ns", pa.int64()))
+_SCHEMA = _CONTENT.append(pa.field("mtime_ns", pa.int64())).append(pa.field("ctime_ns", pa.int64()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class CorpusFile:
         rows: Rows that are used: all of them, unless `max_rows` cut the corpus here.
         mtime_ns: When a local file was last written, in nanoseconds; 0 elsewhere. No part of the
             content: it tells that a file stayed as it was, see `raysae.corpora.local_files`.
+        ctime_ns: The same of the file's last change of any kind, which no program can set back.
     """
 
     uri: str
@@ -43,6 +44,7 @@ class CorpusFile:
     fingerprint: str
     rows: int
     mtime_ns: int = field(compare=False)
+    ctime_ns: int = field(compare=False)
 
     @property
     def is_local(self) -> bool:
@@ -72,6 +74,7 @@ class CorpusFiles(Sequence[CorpusFile]):
         rows: Iterable[int],
         *,
         mtimes_ns: Iterable[int],
+        ctimes_ns: Iterable[int],
     ) -> CorpusFiles:
         """Build the list from its columns.
 
@@ -82,8 +85,9 @@ class CorpusFiles(Sequence[CorpusFile]):
             fingerprints: Of each file.
             rows: Rows used of each file.
             mtimes_ns: When each local file was last written; 0 elsewhere.
+            ctimes_ns: When each local file was last changed; 0 elsewhere.
         """
-        values = (names, sizes, fingerprints, rows, mtimes_ns)
+        values = (names, sizes, fingerprints, rows, mtimes_ns, ctimes_ns)
         columns = [
             pa.array(column, field.type) for column, field in zip(values, _SCHEMA, strict=True)
         ]
@@ -113,8 +117,8 @@ class CorpusFiles(Sequence[CorpusFile]):
         for values in zip(*(column.to_pylist() for column in self._columns.columns), strict=True):
             yield self._file(*values)
 
-    def _file(self, name: str, size: int, fingerprint: str, rows: int, mtime_ns: int) -> CorpusFile:
-        return CorpusFile(below(self._root, name), name, size, fingerprint, rows, mtime_ns)
+    def _file(self, name: str, *values: Any) -> CorpusFile:
+        return CorpusFile(below(self._root, name), name, *values)
 
     @property
     def _content(self) -> pa.RecordBatch:

@@ -22,7 +22,8 @@ class ListedFile(NamedTuple):
         size: Bytes.
         key: Hash of all that the listing tells of the file; another key, another state.
         fingerprint: Its content's, where the listing tells it; else empty.
-        mtime_ns: Time stamp of a local file; 0 elsewhere.
+        mtime_ns: When a local file was last written; 0 elsewhere.
+        ctime_ns: When a local file was last changed; 0 elsewhere.
     """
 
     name: str
@@ -30,6 +31,7 @@ class ListedFile(NamedTuple):
     key: bytes
     fingerprint: str = ""
     mtime_ns: int = 0
+    ctime_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -142,4 +144,10 @@ def _listed(path: str, name: str, status: os.stat_result) -> ListedFile:
         path.encode()
     except UnicodeEncodeError as error:
         raise DataError(f"{path!r} has a name that is no UTF-8; rename it.") from error
-    return ListedFile(name, status.st_size, local_key(path, status), mtime_ns=status.st_mtime_ns)
+    return ListedFile(
+        name,
+        status.st_size,
+        local_key(path, status),
+        mtime_ns=status.st_mtime_ns,
+        ctime_ns=status.st_ctime_ns,
+    )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -16,12 +17,26 @@ REMEMBERED_FILES = 2**16
 """Files whose hashes a process keeps."""
 
 
+class Stamps(NamedTuple):
+    """What a write to a file changes.
+
+    Attributes:
+        size: Bytes.
+        mtime_ns: When it was last written, as programs that copy files set it, in nanoseconds.
+        ctime_ns: When it was last written, renamed or given other permissions; nobody can set it.
+    """
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
 @contextmanager
 def unchanged_local(file: CorpusFile) -> Iterator[Path]:
     """Give the path of a file whose content is that of the snapshot, before and afterwards.
 
-    Its size and the time of its last write say so. A file with another time is hashed, once in each
-    process: a node may have a copy of its own, as it has of the corpora shipped with the package.
+    Its size and time stamps say so. A file with other stamps is hashed, once in each process: a
+    node may have a copy of its own, as it has of the corpora shipped with the package.
 
     Raises:
         DataError: The file is another than when the snapshot was taken.
@@ -29,7 +44,7 @@ def unchanged_local(file: CorpusFile) -> Iterator[Path]:
     """
     path = Path(file.uri)
     before = _stamps(path)
-    if before != (file.size, file.mtime_ns) and not _is_copy(file, *before):
+    if before != (file.size, file.mtime_ns, file.ctime_ns) and not _is_copy(file, before):
         raise changed(file.uri)
     try:
         yield path
@@ -37,23 +52,24 @@ def unchanged_local(file: CorpusFile) -> Iterator[Path]:
         if _stamps(path) != before:
             raise changed(file.uri) from error
         raise
-    if _stamps(path) != before:
+    after = _stamps(path)
+    # Other permissions, or another name for it, are no other content.
+    if after[:2] != before[:2] or (after != before and not _is_copy(file, after)):
         raise changed(file.uri)
 
 
-def _stamps(path: Path) -> tuple[int, int]:
-    """Return what every write changes: the size in bytes and the time in nanoseconds."""
+def _stamps(path: Path) -> Stamps:
     status = path.stat()
-    return status.st_size, status.st_mtime_ns
+    return Stamps(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def _is_copy(file: CorpusFile, size: int, mtime_ns: int) -> bool:
-    """Whether a file written at another time has the same content."""
-    return size == file.size and _sha256(file.uri, size, mtime_ns) == file.fingerprint
+def _is_copy(file: CorpusFile, stamps: Stamps) -> bool:
+    """Whether a file with other stamps has the same content."""
+    return stamps.size == file.size and _sha256(file.uri, stamps) == file.fingerprint
 
 
 @lru_cache(maxsize=REMEMBERED_FILES)
-def _sha256(path: str, _size: int, _mtime_ns: int) -> str:
+def _sha256(path: str, _: Stamps) -> str:
     """Hash a file that has these stamps."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

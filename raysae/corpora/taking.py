@@ -163,6 +163,7 @@ def _snapshot(
             [entry.fingerprint for entry in learned],
             rows,
             mtimes_ns=[file.mtime_ns for file in files],
+            ctimes_ns=[file.ctime_ns for file in files],
         ),
     )
     firsts: dict[int, FileSchema] = {}

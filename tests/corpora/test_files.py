@@ -11,13 +11,12 @@ from raysae.corpora import CorpusFile, CorpusFiles, CorpusSnapshot
 
 FILES = st.lists(
     st.builds(
-        lambda name, size, fingerprint, rows, mtime_ns: CorpusFile(
-            f"/root/{name}", name, size, fingerprint, rows, mtime_ns
-        ),
+        lambda name, *values: CorpusFile(f"/root/{name}", name, *values),
         st.text(st.characters(codec="utf-8"), min_size=1),
         st.integers(0, 2**62),
         st.text(st.characters(codec="ascii"), max_size=64),
         st.integers(0, 2**40),
+        st.integers(0, 2**62),
         st.integers(0, 2**62),
     )
 )
@@ -31,6 +30,7 @@ def columns_of(files: list[CorpusFile], root: str = "/root") -> CorpusFiles:
         [file.fingerprint for file in files],
         [file.rows for file in files],
         mtimes_ns=[file.mtime_ns for file in files],
+        ctimes_ns=[file.ctime_ns for file in files],
     )
 
 
@@ -39,6 +39,7 @@ def test_columns_hold_what_a_list_holds(files: list[CorpusFile], part: slice) ->
     columns = columns_of(files)
     assert list(columns) == files
     assert [file.mtime_ns for file in columns] == [file.mtime_ns for file in files]
+    assert [file.ctime_ns for file in columns] == [file.ctime_ns for file in files]
     assert len(columns) == len(files)
     assert [columns[index] for index in range(-len(files), len(files))] == files + files
     assert list(columns[part]) == files[part]
@@ -53,7 +54,7 @@ def test_an_index_outside_is_an_error() -> None:
 
 
 def test_the_root_counts_for_uris_only() -> None:
-    file = CorpusFile("/a.parquet", "a.parquet", 1, "f", 2, 0)
+    file = CorpusFile("/a.parquet", "a.parquet", 1, "f", 2, 0, 0)
     (local,) = columns_of([file], "/")
     (remote,) = columns_of([file], "s3://bucket/x")
     assert (local.uri, local.is_local) == ("/a.parquet", True)
@@ -63,19 +64,26 @@ def test_the_root_counts_for_uris_only() -> None:
 
 
 def test_times_do_not_count() -> None:
-    early, late = (CorpusFile("/a.parquet", "a.parquet", 1, "f", 2, time) for time in (5, 6))
+    early, late = (CorpusFile("/a.parquet", "a.parquet", 1, "f", 2, time, time) for time in (5, 6))
     assert early == late
     assert columns_of([early], "/") == columns_of([late], "/")
     assert columns_of([early], "/").to_json() == columns_of([late], "/").to_json()
-    assert "mtime_ns" not in columns_of([early], "/").to_json()[0]
+    assert not {"mtime_ns", "ctime_ns"} & columns_of([early], "/").to_json()[0].keys()
 
 
 def test_a_snapshot_of_many_files_pickles_small() -> None:
     count = 100_000
     names = [f"train-{number:05}-of-{count}.parquet" for number in range(count)]
     times = [10**18 + number for number in range(count)]
+    fingerprints = ["ab" * 32] * count
     files = CorpusFiles.of(
-        "/data", names, range(count), ["ab" * 32] * count, [3] * count, mtimes_ns=times
+        "/data",
+        names,
+        range(count),
+        fingerprints,
+        [3] * count,
+        mtimes_ns=times,
+        ctimes_ns=times,
     )
     snapshot = CorpusSnapshot("x", files)
     assert snapshot.rows == 3 * count

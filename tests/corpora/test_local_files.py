@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -20,19 +21,21 @@ def opened(directory: Path) -> Corpus:
     return pickle.loads(pickle.dumps(corpus))
 
 
-def rewrite(path: Path, question: str) -> None:
-    """Write another row in as many bytes."""
+def rewrite(path: Path, question: str, after_ns: int) -> None:
+    """Write another row in as many bytes, so much later as the time of writing tells."""
     before = path.stat()
+    time.sleep(0.02)  # Not within one tick of the file system's clock.
     write_rows(path, [row(question=question)])
     assert path.stat().st_size == before.st_size
-    # Not within one tick of the file system's clock.
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + after_ns))
 
 
-def test_a_file_rewritten_in_as_many_bytes_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("after_ns", [0, 1_000_000])
+def test_a_file_rewritten_in_as_many_bytes_is_named(tmp_path: Path, after_ns: int) -> None:
+    """Even by a program that sets the time of the last write back, as `rsync -t` does."""
     path = write_rows(tmp_path / "a.parquet", [row(question="before")])
     corpus = opened(tmp_path)
-    rewrite(path, "after!")
+    rewrite(path, "after!", after_ns)
     with pytest.raises(DataError, match=CHANGED):
         corpus.read(0, 0, 1)
 
@@ -46,6 +49,24 @@ def test_a_file_rewritten_while_it_is_read_is_named(tmp_path: Path) -> None:
     os.utime(path, (1, 1))
     with pytest.raises(DataError, match=CHANGED):
         list(batches)
+
+
+@pytest.mark.parametrize("question", ["same", "else"])
+def test_what_is_done_to_a_file_while_it_is_read(tmp_path: Path, question: str) -> None:
+    """Another name for it is no other content."""
+    path = write_rows(tmp_path / "a.parquet", [row(question="same")] * 3, row_group_size=1)
+    corpus, before = opened(tmp_path), path.stat()
+    batches = corpus.batches(0, ["question"], rows=1)
+    next(batches)
+    time.sleep(0.02)
+    (tmp_path / "backup").hardlink_to(path)
+    if question == "same":
+        assert len(list(batches)) == 2
+    else:
+        write_rows(path, [row(question=question)] * 3, row_group_size=1)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        with pytest.raises(DataError, match=CHANGED):
+            list(batches)
 
 
 def test_a_file_that_is_damaged_while_it_is_read_is_named_as_changed(tmp_path: Path) -> None:
@@ -62,12 +83,13 @@ def test_a_file_that_is_damaged_while_it_is_read_is_named_as_changed(tmp_path: P
         list(batches)
 
 
-def test_a_damaged_file_is_no_changed_one(tmp_path: Path) -> None:
+def test_a_damaged_file_is_no_changed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its disk damages it, which no stamp tells."""
     path = write_rows(tmp_path / "a.parquet", [row()])
     corpus = opened(tmp_path)
-    written = path.stat()
-    path.write_bytes(bytes(written.st_size))
-    os.utime(path, ns=(written.st_atime_ns, written.st_mtime_ns))
+    stamps = local_files._stamps(path)
+    path.write_bytes(bytes(stamps.size))
+    monkeypatch.setattr(local_files, "_stamps", lambda _: stamps)
     with pytest.raises(DataError, match=r"a\.parquet cannot be read .*restore it"):
         corpus.read(0, 0, 1)
 
