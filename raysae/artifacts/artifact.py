@@ -255,7 +255,7 @@ class Artifact:
 
     def settle(self) -> None:
         """See to it that the `metadata.json` that another run wrote survives a loss of power."""
-        self.directory.create(METADATA_FILE, self.directory.read_bytes(METADATA_FILE))
+        self.directory.settle()
 
     def _forget_attempts(self) -> None:
         """Remove the marks of attempts that did not end: all shards are done."""

@@ -105,6 +105,7 @@ class Manifests:
             live, number = latest.table(), latest.number + 1
             merged = republished(live, groups, series, number)
             if merged.equals(live):
+                self.directory.settle()
                 return latest.number
             if self.directory.create(_name(number), encode(merged, number, latest.number)):
                 return number

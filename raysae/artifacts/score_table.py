@@ -28,7 +28,7 @@ from raysae.artifacts.files import Publication
 from raysae.artifacts.manifest_file import LiveGroup, Manifest, as_rows
 from raysae.artifacts.manifests import Manifests
 from raysae.artifacts.marks import Mark, read_mark, write_mark
-from raysae.artifacts.row_groups import SCORE_SCHEMA, RowGroup
+from raysae.artifacts.row_groups import MARKS, SCORE_SCHEMA, RowGroup
 from raysae.artifacts.score_files import (
     MANY,
     GroupState,
@@ -99,6 +99,7 @@ class ScoreTable:
         """
         parts = _batched(self._complete(groups), _MARKS_AT_ONCE)
         tables = [as_rows(part) for part in parts]
+        (self.directory / MARKS).settle()
         return self.manifests.publish(pa.concat_tables([as_rows([]), *tables]), series)
 
     def attempts(self, role: str) -> Attempts:

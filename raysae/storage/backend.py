@@ -76,6 +76,13 @@ class Backend(Protocol):
         """Publish some bytes unless the key is taken; return whether they are what it holds."""
         ...
 
+    def settle(self, prefix: str) -> None:
+        """See to it that the files in a directory survive a loss of power, whoever wrote them.
+
+        A file can be seen a moment before that is so; who relies on another process' files asks.
+        """
+        ...
+
     def read(self, key: str) -> bytes:
         """Return a file's bytes.
 

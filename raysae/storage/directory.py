@@ -96,6 +96,10 @@ class Directory:
         """Publish some bytes under a name that must be free; False if it holds other ones."""
         return self.backend.create(self.key(name), data)
 
+    def settle(self) -> None:
+        """See to it that the files in it survive a loss of power, whoever wrote them."""
+        self.backend.settle(self.path)
+
     def delete(self, name: str) -> None:
         """Remove a file, if it is there, but not through a symbolic link; as `remove`."""
         self.backend.delete(self.key(name))

@@ -123,12 +123,25 @@ class LocalBackend:
         Those below the root too that are there: another process may have created them just now.
         """
         there = self._posix.is_directory(directory)
-        if there and (directory in self._durable or self.root not in directory.parents):
+        if there and directory in self._durable:
+            return
+        if there and self.root not in directory.parents:
+            self._sync_above(directory)
             return
         self._make_directory(directory.parent)
         if not there:
             self._posix.make_directory(directory)
         self._posix.sync_directory(directory.parent)
+        self._durable.add(directory)
+
+    def _sync_above(self, directory: Path) -> None:
+        """Make a directory's own name durable as far as this user may, and those above it.
+
+        They may be a killed run's, which came to making them, but not to syncing them.
+        """
+        for parent in directory.parents:
+            with suppress(OSError):
+                self._posix.sync_directory(parent)
         self._durable.add(directory)
 
     @_one_sentence
@@ -206,6 +219,12 @@ class LocalBackend:
             return self._posix.read(self.root / key) == data
         except (FileNotFoundError, IsADirectoryError):
             return False
+
+    @_one_sentence
+    def settle(self, prefix: str) -> None:
+        """Make the names in a directory durable; a file's content is before it has its name."""
+        with suppress(FileNotFoundError):
+            self._posix.sync_directory(self.root / prefix)
 
     @_one_sentence
     def read(self, key: str) -> bytes:

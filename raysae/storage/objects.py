@@ -144,6 +144,9 @@ class ObjectBackend:
                 return False
         return True
 
+    def settle(self, prefix: str) -> None:
+        """Do nothing: an object that can be seen is there to stay."""
+
     def read(self, key: str) -> bytes:
         """Return an object's bytes."""
         data: bytes = self._do("read", key, lambda: self._fs.cat_file(self._path(key), **self._one))

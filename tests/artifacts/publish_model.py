@@ -19,9 +19,18 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from raysae.artifacts import CHECKSUM, Artifact, ArtifactSpec, Publication, ShardPlan
+from raysae.artifacts import (
+    CHECKSUM,
+    Artifact,
+    ArtifactSpec,
+    Publication,
+    RowGroup,
+    ScoreTable,
+    ShardPlan,
+)
 from raysae.stages._outcome import finish_once
 from raysae.storage import Directory
+from tests.artifacts.scores import NONE_REJECTED, rows
 from tests.storage.simulator import Process, State, Work, World, freeze
 
 SPEC = ArtifactSpec("things", 1, {"k": 3})
@@ -29,6 +38,8 @@ PLAN = ShardPlan([3, 1], 2)
 BELOW = f"{SPEC.kind}/{SPEC.id}/"
 METADATA = f"{BELOW}metadata.json"
 FIXED = "result.bin"
+GROUPS = [RowGroup("corpus", "l0", "lineage", start, start + 2) for start in (0, 2)]
+SCORES = "scores/"
 OTHERS: State = {
     "raysae.json": b"{}",
     "things/other/metadata.json": b"{}",
@@ -90,13 +101,28 @@ def fixed_stage(bits: str) -> Work:
     return work
 
 
+def score_stage(bits: str) -> Work:
+    """Return what scoring does: two row groups, published as a series."""
+
+    def work(root: Directory) -> bool:
+        table = ScoreTable(root)
+        if table.are_live(GROUPS, "s"):
+            return False
+        for group in table.missing(GROUPS).groups:
+            table.write(group, rows(group, ord(bits) / 128), NONE_REJECTED)
+        table.publish(GROUPS, "s")
+        return True
+
+    return work
+
+
 # -- The independent reader
 
 
-def _files_of(listed: Any, state: State, where: str) -> list[str]:
+def _files_of(listed: Any, state: State, where: str, below: str = BELOW) -> list[str]:
     """Return the names that a list gives, all of which are there as it says."""
     for file in listed:
-        data = state.get(BELOW + file["name"])
+        data = state.get(below + file["name"])
         if data is None:
             raise BrokenError(f"{where} lists {file['name']}, which is not there")
         if len(data) != file["size"] or hashlib.sha256(data).hexdigest() != file["sha256"]:
@@ -120,21 +146,41 @@ def check_fixed(state: State) -> None:
             raise BrokenError(f"metadata.json lists {files}")
 
 
-def _check_others(state: State) -> None:
+def check_scores(state: State) -> None:
+    """The same for `score_stage`: what a manifest lists is there, every row once."""
+    _check_others(state, SCORES)
+    for name in _manifests(state):
+        listed = pq.read_table(io.BytesIO(state[name])).to_pylist()
+        if [(row["start"], row["stop"]) for row in listed] != [(g.start, g.stop) for g in GROUPS]:
+            raise BrokenError(f"{name} does not list every row once")
+        files = [{**row, "name": row["path"]} for row in listed]
+        for path in _files_of(files, state, name, SCORES):
+            key = path.rpartition("/")[2].partition("-")[0]
+            mark = json.loads(state[f"{SCORES}marks/{key}.done.json"])
+            if [file["name"] for file in mark["files"]] != [path]:
+                raise BrokenError(f"mark and {name} tell different files")
+
+
+def _manifests(state: State) -> list[str]:
+    return sorted(name for name in state if name.startswith(f"{SCORES}manifests/"))
+
+
+def _check_others(state: State, below: str = BELOW) -> None:
     for name, data in OTHERS.items():
         if state.get(name) != data:
             raise BrokenError(f"{name} was touched")
     for name in state:
-        if not name.startswith(BELOW) and name not in OTHERS:
+        if not name.startswith(below) and name not in OTHERS:
             raise BrokenError(f"{name} was written")
     for name, data in state.items():
         if name.endswith(".done.json"):
-            _files_of(json.loads(data)["files"], state, name)
+            _files_of(json.loads(data)["files"], state, name, below)
 
 
-def finished(state: State) -> bool:
-    """Whether the artifact says so."""
-    return METADATA in state
+def finished(state: State) -> bytes | None:
+    """Return what says that all is done, if it is there."""
+    manifests = _manifests(state)
+    return state[manifests[-1]] if manifests else state.get(METADATA)
 
 
 def _check_finished(state: State) -> None:
@@ -255,10 +301,10 @@ class Search:
     def check_state(self, world: World) -> Any:
         """Check a state if it is new; return its key."""
         visible = world.visible()
-        if finished(self.start) is False and finished(visible):
-            if world.finished_with not in {None, visible[METADATA]}:
+        if not finished(self.start) and (content := finished(visible)):
+            if world.finished_with not in {None, content}:
                 raise BrokenError("what was finished was written again")
-            world.finished_with = visible[METADATA]
+            world.finished_with = content
         after = world.after_power_cut()
         for process in world.processes:
             _raise_error_of(process)

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from raysae.artifacts import artifact, attempts
+from raysae.artifacts import artifact, attempts, manifests
 from raysae.artifacts.marks import mark_name
 from raysae.stages import _outcome
 from raysae.storage import retry
@@ -29,8 +29,10 @@ from tests.artifacts.publish_model import (
     check_always,
     check_end,
     check_fixed,
+    check_scores,
     finished,
     fixed_stage,
+    score_stage,
 )
 from tests.storage.fake_store import Client
 from tests.storage.simulator import LocalWorld, ObjectWorld, SimulatedPosix, State
@@ -58,6 +60,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(attempts, "uuid", Tokens())
     monkeypatch.setattr(_outcome, "uuid", Tokens())
     monkeypatch.setattr(retry.time, "sleep", lambda _: None)
+    monkeypatch.setattr(manifests.time, "sleep", lambda _: None)
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
         monkeypatch.setattr(tempfile, "tempdir", directory)
@@ -117,6 +120,23 @@ def test_a_file_with_a_fixed_name_in_all_orders_with_few_switches(fixed_search: 
 def test_a_file_with_a_fixed_name_in_random_orders(fixed_search: Search) -> None:
     fixed_search.random_orders(range(5000 if DEEP else 100))
     assert len(fixed_search.states) > 1000
+
+
+@pytest.fixture(params=BITS)
+def score_search(request: pytest.FixtureRequest, kind: MakeWorld, place: Path) -> Search:
+    """A search over runs that score and publish."""
+    return Search(kind, place, *BITS[request.param], stage=score_stage, check=check_scores)
+
+
+def test_scores_in_all_orders_with_few_switches(score_search: Search) -> None:
+    score_search.one_process()
+    score_search.all_orders(switches=3 if DEEP else 1)
+    assert len(score_search.states) > 300
+
+
+def test_scores_in_random_orders(score_search: Search) -> None:
+    score_search.random_orders(range(5000 if DEEP else 40))
+    assert len(score_search.states) > 300
 
 
 @pytest.mark.skipif(not DEEP, reason="takes long: RAYSAE_DEEP_SEARCH=1")
@@ -218,6 +238,30 @@ def test_two_runs_mend_what_was_damaged(kind: MakeWorld, place: Path, damage: st
     check_end(search._run_alone(search.start), whole)
 
 
+REPLACED = {
+    "a mark without its file",
+    "a mark whose file is short",
+    "a mark that is garbage",
+    "a mark that is empty",
+    "a finished artifact without a file",
+    "a finished artifact whose file is short",
+}
+"""Damages of a mark that is there: of two runs that replace it at the same moment, the later one's
+may stay, which `docs/storage.md` says."""
+
+
+@pytest.mark.parametrize("damage", sorted({*DAMAGES} - REPLACED))
+def test_two_runs_with_other_bits_mend_what_was_damaged(
+    kind: MakeWorld, place: Path, damage: str
+) -> None:
+    whole = complete(Search(kind, place, ["a"], "a"))
+    search = Search(kind, place, ["a", "b"], "c")
+    search.start = damaged(whole, damage)
+    search.check = check_always if not finished(search.start) else lambda _: None
+    search.all_orders(switches=2 if DEEP else 1)
+    check_always(search._run_alone(search.start))
+
+
 def test_half_sent_and_unfinished_files_change_nothing(kind: MakeWorld, place: Path) -> None:
     search = Search(kind, place, ["a"], "a")
     whole = complete(search)
@@ -225,8 +269,7 @@ def test_half_sent_and_unfinished_files_change_nothing(kind: MakeWorld, place: P
         f"{BELOW}.tmp-00000000-1-1-0123456789abcdef": b"half",
         f"{BELOW}attempts/.tmp-garbage": b"",
     }
-    state = search._run_alone({**OTHERS, **left}) if kind is LocalWorld else whole
-    check_end(without(state, *left), whole)
+    check_end(without(search._run_alone({**OTHERS, **left}), *left), whole)
 
 
 # -- The search finds what it is for

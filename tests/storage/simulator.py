@@ -275,6 +275,8 @@ class SimulatedPosix(Posix):
         self.process.saw("linked")
 
     def sync_directory(self, directory: Path) -> None:
+        if not directory.is_relative_to(self.disk.root):
+            return
         self._wait("sync_directory", directory)
         if not directory.is_dir():
             raise FileNotFoundError(directory)

@@ -94,10 +94,19 @@ def writer(request: pytest.FixtureRequest) -> Callable[[LocalBackend, str, bytes
     return WRITERS[request.param]
 
 
-def test_data_and_names_reach_the_disk_before_and_after_the_move(tmp_path: Path) -> None:
+def noted(root: Path) -> tuple[LocalBackend, list[str]]:
+    """A backend that has seen its root, and the calls that it makes from now on."""
     posix = Noted()
-    LocalBackend(tmp_path, posix).put_bytes("file", b"x")
-    assert posix.calls == [
+    backend = LocalBackend(root, posix)
+    backend.scratch("file")
+    posix.calls.clear()
+    return backend, posix.calls
+
+
+def test_data_and_names_reach_the_disk_before_and_after_the_move(tmp_path: Path) -> None:
+    backend, calls = noted(tmp_path)
+    backend.put_bytes("file", b"x")
+    assert calls == [
         "write tmp",
         "sync_file tmp",
         "replace tmp file",
@@ -106,9 +115,9 @@ def test_data_and_names_reach_the_disk_before_and_after_the_move(tmp_path: Path)
 
 
 def test_a_created_file_is_linked_when_it_is_whole(tmp_path: Path) -> None:
-    posix = Noted()
-    LocalBackend(tmp_path, posix).create("file", b"x")
-    assert posix.calls == [
+    backend, calls = noted(tmp_path)
+    backend.create("file", b"x")
+    assert calls == [
         "write tmp",
         "sync_file tmp",
         "link tmp file",
@@ -126,9 +135,9 @@ def test_a_file_that_another_process_created_is_made_durable_too(tmp_path: Path)
 
 
 def test_new_directories_are_durable_before_anything_is_in_them(tmp_path: Path) -> None:
-    posix = Noted()
-    LocalBackend(tmp_path, posix).scratch("a/b/file")
-    assert posix.calls == [
+    backend, calls = noted(tmp_path)
+    backend.scratch("a/b/file")
+    assert calls == [
         "make_directory a",
         f"sync_directory {tmp_path.name}",
         "make_directory b",
@@ -138,23 +147,36 @@ def test_new_directories_are_durable_before_anything_is_in_them(tmp_path: Path) 
 
 def test_directories_that_another_process_made_are_made_durable_once(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
-    posix = Noted()
-    backend = LocalBackend(tmp_path, posix)
+    backend, calls = noted(tmp_path)
     backend.scratch("a/b/file")
     backend.scratch("a/b/other")
-    assert posix.calls == [f"sync_directory {tmp_path.name}", "sync_directory a"]
+    assert calls == [f"sync_directory {tmp_path.name}", "sync_directory a"]
 
 
-def test_what_lies_above_the_root_is_not_touched_if_it_is_there(tmp_path: Path) -> None:
+def test_the_names_of_a_root_that_is_there_are_made_durable_once(tmp_path: Path) -> None:
+    """A run that was killed may have made it, and not come to that."""
     posix = Noted()
-    LocalBackend(tmp_path, posix).scratch("file")
-    assert posix.calls == []
+    backend = LocalBackend(tmp_path, posix)
+    backend.scratch("file")
+    backend.scratch("other")
+    assert posix.calls == [f"sync_directory {parent.name}" for parent in tmp_path.parents]
+    denied = Noted("sync_directory", PermissionError(errno.EACCES, "denied"))
+    LocalBackend(tmp_path, denied).scratch("file")
 
 
 def test_a_root_is_made_with_its_parents(tmp_path: Path) -> None:
-    backend = LocalBackend(tmp_path / "deep" / "er")
+    posix = Noted()
+    backend = LocalBackend(tmp_path / "deep" / "er", posix)
     backend.put_bytes("file", b"x")
     assert backend.read("file") == b"x"
+    above = [f"sync_directory {parent.name}" for parent in tmp_path.parents]
+    assert posix.calls[: len(above) + 4] == [
+        *above,
+        "make_directory deep",
+        f"sync_directory {tmp_path.name}",
+        "make_directory er",
+        "sync_directory deep",
+    ]
 
 
 @pytest.mark.parametrize("stopped_in", ["write", "sync_file", "replace", "link"])
