@@ -101,3 +101,20 @@ def test_what_is_gone_can_be_removed_and_what_is_there_made_again(
     posix.sync_directory(tmp_path / "a")
     with pytest.raises(FileNotFoundError):
         posix.make_directory(tmp_path / "b" / "c")
+
+
+def test_files_and_directories_are_synced(
+    tmp_path: Path, posix: Posix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    synced: list[int] = []
+    sync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    posix.sync_file(tmp_path / "file")
+    posix.sync_directory(tmp_path)
+    assert synced == [(tmp_path / "file").stat().st_ino, tmp_path.stat().st_ino]
