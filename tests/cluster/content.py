@@ -101,17 +101,19 @@ def dataset_files(artifact: Path) -> list[str]:
     return [file["filename"] for file in read(artifact / "state.json")["_data_files"]]
 
 
-def live_scores(storage: Storage) -> dict[tuple[str, str], float]:
-    """Return (scorer, sample id) → score by the latest manifest, and see that no pair is twice."""
-    scores = read_scores(storage.root)
-    keys = zip(scores["scorer"].to_pylist(), scores["sample_id"].to_pylist(), strict=True)
-    found = list(zip(keys, scores["score"].to_pylist(), strict=True))
+def live_scores(storage: Storage) -> dict[tuple[str, str], str]:
+    """Return (scorer, sample id) → row, as text in which NaN equals NaN, by the latest manifest.
+
+    No pair is there twice.
+    """
+    rows = read_scores(storage.root).to_pylist()
+    found = [((row["scorer"], row["sample_id"]), json.dumps(row)) for row in rows]
     twice = [key for key, times in Counter(key for key, _ in found).items() if times > 1]
     assert not twice, f"scored more than once: {twice[:5]}"
     return dict(found)
 
 
-def scored_ids(scores: dict[tuple[str, str], float]) -> dict[str, list[str]]:
+def scored_ids(scores: dict[tuple[str, str], str]) -> dict[str, list[str]]:
     """Return the ids that each scorer scored."""
     ids: dict[str, list[str]] = {}
     for scorer, sample_id in scores:

@@ -190,6 +190,16 @@ def wait_until_idle(root: int) -> None:
     wait_for(lambda: not left(), "the end of the jobs' processes")
 
 
+def assert_one_clear_sentence(ended: Ended, said: str) -> None:
+    """See that a job failed with one sentence, and told nothing of what its processes did."""
+    assert (ended.client, ended.exit_code) == (1, 1), ended.output[-6000:]
+    # Of a failed job the client repeats the last lines.
+    errors = {line for line in ended.output.splitlines() if ": error: " in line}
+    assert len(errors) == 1, ended.output[-6000:]
+    assert re.fullmatch(rf"\w+: error: {said}", errors.pop()), ended.output[-6000:]
+    assert "Traceback" not in ended.output
+
+
 def alive(pids: Sequence[psutil.Process]) -> list[psutil.Process]:
     """Return those processes that still run (a pid that another process has now is not one)."""
     return [process for process in pids if _alive(process)]

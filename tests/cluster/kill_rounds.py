@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from tests.cluster.content import Storage, finished_files, latest_step, marks, read, stamps
 from tests.cluster.harness import wait_until_idle
@@ -75,8 +74,9 @@ def play(
         assert_same_content(there.storage, runner.storage)
         again = done_again(finished, runner.storage)
         assert not again, f"finished before the kill, and done again: {again}"
+        assert (runner.storage.root / "tuned").exists() == (moment.stage == "finetune")
         if killed is not None:
-            redone = _redone(moment.stage, outputs, runner.storage)
+            redone = _redone(moment, outputs, runner.storage)
             when = killed.partition("with ")[2]
             return Played(moment, when, redone, len(outputs), seconds)
         moment = replace(moment, after=moment.after // 2, delay_s=0.0)
@@ -97,6 +97,8 @@ def _run_and_kill(
     more = ON_ALL_NODES if nodes else ()
     job = runner.start(name, *more)
     killed = strike(moment, job, progress_of(moment.stage, runner.storage, there), nodes)
+    if is_over(moment.stage, runner.storage, there):
+        killed = None  # What was killed may have been the next stage's.
     finished = finished_everywhere(runner.storage)
     ended = job.wait()
     outputs = [ended.output]
@@ -127,17 +129,26 @@ def progress_of(stage: str, storage: Storage, there: Storage) -> Callable[[], in
     return progress
 
 
+def is_over(stage: str, storage: Storage, there: Storage) -> bool:
+    """Whether a stage has finished what it makes."""
+    if stage == "score":
+        return any((storage.root / "scores" / "manifests").glob("*.parquet"))
+    return (storage.sibling(there, MADE_BY[stage]) / "metadata.json").exists()
+
+
 def finished_everywhere(storage: Storage) -> dict[str, tuple[int, int]]:
-    """Return inode and time of writing of all files that a mark names now."""
+    """Return inode and time of writing of all files that a mark or metadata name now."""
     found: dict[str, tuple[int, int]] = {}
     for kind in ("activations", "weights"):
         for artifact in (storage.root / kind).glob("*"):
             found |= finished_files(artifact)
-    return found | stamps(_existing(storage.score_marks()))
-
-
-def _existing(paths: Iterable[Path]) -> list[Path]:
-    return [path for path in paths if path.exists()]
+    for metadata in storage.root.glob("*/*/metadata.json"):
+        files = [metadata.parent / file["name"] for file in read(metadata)["files"]]
+        found |= stamps([metadata, *files])
+    for mark in storage.score_marks():
+        files = [storage.root / "scores" / file["name"] for file in read(mark)["files"]]
+        found |= stamps([mark, *files])
+    return found
 
 
 def done_again(finished: dict[str, tuple[int, int]], storage: Storage) -> list[str]:
@@ -146,12 +157,15 @@ def done_again(finished: dict[str, tuple[int, int]], storage: Storage) -> list[s
     return [name for name, stamp in finished.items() if now.get(name) != stamp]
 
 
-def _redone(stage: str, outputs: list[str], storage: Storage) -> str:
-    """Say what was done again."""
-    if stage == "finetune":
-        went_on = read(storage.artifact("tuned") / "metadata.json")["resumed_at_step"]
-        return f"steps {went_on + 1} to {TUNE_STEPS}"
-    if stage == "train":
-        steps = [int(step) for output in outputs for step in WENT_ON.findall(output)]
-        return f"steps {max(steps, default=0) + 1} to {STEPS}"
+def _redone(moment: Moment, outputs: list[str], storage: Storage) -> str:
+    """Say what was done again: of a training nothing before the checkpoint that was there."""
+    stage = moment.stage
+    if stage in STEPS_PER_MARK:
+        if stage == "finetune":
+            went_on = int(read(storage.artifact("tuned") / "metadata.json")["resumed_at_step"])
+        else:
+            steps = [int(step) for output in outputs for step in WENT_ON.findall(output)]
+            went_on = max(steps, default=0)
+        assert went_on >= moment.after * STEPS_PER_MARK[stage], "began anew"
+        return f"steps {went_on + 1} to {STEPS if stage == 'train' else TUNE_STEPS}"
     return "the selection" if stage == "select" else "the shards in flight"

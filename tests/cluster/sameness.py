@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from safetensors.numpy import load
 
 from tests.cluster.content import Storage, live_scores, read
 from tests.cluster.settings import ROWS
@@ -24,6 +25,8 @@ SAME_BYTES = ("snapshots", "activations", "saes", "weights", "subsets")
 
 SHARDED = ("activations", "weights")
 OPTIONAL = ("reports", "tuned")
+TUNED_ATOL = 1e-5
+"""Of a model's weights after a few steps: about a hundredth of what these steps change."""
 OWN_FILES = {"spec.json", "metadata.json"}
 
 LEFT_BY_THE_KILLED = re.compile(
@@ -42,6 +45,7 @@ def assert_same_content(expected: Storage, found: Storage) -> None:
         assert_same_bytes(kind, expected, found)
     _assert_tuned_alike(expected, found)
     assert live_scores(found) == live_scores(expected)
+    assert _told_of_scores(found.root) == _told_of_scores(expected.root)
     assert_all_rows_are_accounted_for(found.root)
     assert_nothing_unlisted(found.root)
 
@@ -55,6 +59,19 @@ def assert_same_bytes(kind: str, expected: Storage, found: Storage) -> None:
         other = [file for file, data in artifact.files.items() if here[name].files[file] != data]
         assert not other, f"{kind}/{name}: {other} have other bytes"
         assert here[name].files.keys() == artifact.files.keys()
+        assert _told(here[name].metadata) == _told(artifact.metadata), f"{kind}/{name}"
+        for shard, mark in artifact.marks.items():
+            assert _told(here[name].marks[shard]) == _told(mark), f"{kind}/{name}, {shard}"
+
+
+def _told(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what metadata or a mark tells of rows."""
+    return {name: told[name] for name in ("rows", "rejected", "rejections")}
+
+
+def _told_of_scores(root: Path) -> dict[str, dict[str, Any]]:
+    """Return what the live row groups' marks tell, by data file; its name tells its content."""
+    return {live["path"]: _told(_mark_of(root, live)) for live in _live(root)}
 
 
 def _assert_tuned_alike(expected: Storage, found: Storage) -> None:
@@ -64,8 +81,19 @@ def _assert_tuned_alike(expected: Storage, found: Storage) -> None:
     (before,), (after,) = (list(_artifacts(s.root / "tuned")) for s in (expected, found))
     assert before[0] == after[0]
     assert before[1].files.keys() == after[1].files.keys()
+    assert _told(before[1].metadata) == _told(after[1].metadata)
     losses = [[step["loss"] for step in tuned[1].metadata["steps"]] for tuned in (before, after)]
     np.testing.assert_allclose(*losses, atol=1e-5)
+    tensors = [_tensors(artifact) for _, artifact in (before, after)]
+    assert tensors[0].keys() == tensors[1].keys()
+    for name, tensor in tensors[0].items():
+        np.testing.assert_allclose(tensor, tensors[1][name], atol=TUNED_ATOL, err_msg=name)
+
+
+def _tensors(artifact: FoundArtifact) -> dict[str, np.ndarray]:
+    """Return a model's weights."""
+    files = (data for name, data in artifact.files.items() if name.endswith(".safetensors"))
+    return {name: tensor for data in files for name, tensor in load(data).items()}
 
 
 def _artifacts(directory: Path) -> Iterator[tuple[str, FoundArtifact]]:
@@ -115,6 +143,9 @@ def _accounted(marks: Iterable[dict[str, Any]]) -> int:
     for mark in marks:
         ordinals = [row["ordinal"] for row in mark["rejections"]]
         assert len(set(ordinals)) == len(ordinals) == mark["rejected"]
+        if "shard" in mark:
+            first, shard = mark["shard"]["first_ordinal"], mark["shard"]
+            assert all(0 <= o - first < shard["stop"] - shard["start"] for o in ordinals), mark
         total += mark["rows"] + mark["rejected"]
     return total
 

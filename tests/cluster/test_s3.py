@@ -9,13 +9,13 @@ from typing import NamedTuple
 import pytest
 
 from deploy.run_local import Head
-from tests.cluster.harness import wait_until_idle
+from tests.cluster.harness import assert_one_clear_sentence, wait_until_idle
 from tests.cluster.moments import Moment, Victim
 from tests.cluster.runner import Runner, head_of_tests
 from tests.cluster.s3_faults import WRITES, Fault, Kind, Rule
 from tests.cluster.s3_proxy import Proxy, s3_proxy
 from tests.cluster.s3_server import S3, s3_server
-from tests.cluster.sameness import assert_same_content
+from tests.cluster.sameness import assert_same_bytes, assert_same_content
 from tests.cluster.settings import SCORERS
 from tests.cluster.strikes import strike
 from tests.reference.storage_reader import read_artifact
@@ -96,6 +96,23 @@ def test_a_bucket_holds_what_a_directory_does(undisturbed, bucket, runner):
     assert_same_content(undisturbed.storage, runner.storage)
     assert not list(runner.storage.root.rglob(".tmp-*"))
     assert read_artifact(runner.storage.artifact("reports"))
+
+
+def test_what_is_denied_in_the_middle_is_said_in_a_sentence(undisturbed, bucket, runner):
+    proxy = bucket.proxy
+    job = runner.start("cache")
+    job.wait_until(lambda: marks_sent(proxy, "activations") >= 3, "three shards")
+    proxy.use(Rule(Fault.DENY, WRITES))
+    said = rf"storage: s3://{bucket.s3.bucket}/.* cannot be \w+: denied \(.*\); allow it to .*"
+    assert_one_clear_sentence(job.wait(), said)
+    wait_until_idle(runner.head.process.pid)
+
+    proxy.use()
+    ended = runner.run("cache")
+    assert ended.exit_code == ended.client == 0, ended.output[-6000:]
+    assert ended.result["resumed"] is True
+    copy_down(bucket.s3, runner.uri, runner.storage.root)
+    assert_same_bytes("activations", undisturbed.storage, runner.storage)
 
 
 def test_faults_and_kills_change_nothing(undisturbed, bucket, runner):
