@@ -1,14 +1,14 @@
 """Publishing and reopening an artifact of many empty shards: seconds, memory, requests.
 
-    python benchmarks/storage.py [--shards 100000] [--compared-shards 10000] [--s3-shards 1000]
+    python benchmarks/storage.py --work DIRECTORY
 
-On the local disk: every shard is a data file and its mark, both synced, then the artifact is
+On a disk and in memory: every shard is a data file and its mark, both synced, then the artifact is
 finished; reopening asks first which shards are missing, as a job does that goes on, then whether
 all is finished, as every later job does. The peers are scripts without a storage layer: a file and
 a JSON mark by plain writes (`peer_publish`) or by writes that survive a loss of power
-(`peer_publish_synced`), and a glob that loads all marks (`peer_reopen`). They are compared several
-times on fewer shards; all shards are published once, which tells whether seconds and memory grow in
-proportion. On S3 (moto, in another process) the requests are counted. Results go to
+(`peer_publish_synced`), and a glob that loads all marks (`peer_reopen`). On the disk few shards
+tell what syncing costs, since that is nearly all; many are published in memory, where it costs
+nothing. On S3 (moto, in another process) the requests are counted. Results go to
 `benchmarks/results/storage.json`.
 """
 
@@ -27,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
@@ -158,39 +159,43 @@ def spread(values: list[float]) -> dict[str, float]:
 def main() -> None:
     """Measure, print, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shards", type=int, default=100_000)
-    parser.add_argument("--compared-shards", type=int, default=10_000)
+    parser.add_argument("--shards", type=int, default=100_000, help="in memory")
+    parser.add_argument("--disk-shards", type=int, default=2000)
     parser.add_argument("--s3-shards", type=int, default=1000)
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--work", type=Path, default=None)
+    parser.add_argument("--work", type=Path, required=True, help="a directory on the disk")
+    parser.add_argument("--memory", type=Path, default=Path("/dev/shm"))
     parser.add_argument("--one", action="store_true", help="one local measurement, as JSON")
     arguments = parser.parse_args()
     if arguments.one:
         sys.stdout.write(json.dumps(_in_new_directory(arguments)) + "\n")
         return
-    compared = [
-        _run_one(arguments.compared_shards, arguments.work) for _ in range(arguments.repetitions)
-    ]
     results = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
         "load_at_start": os.getloadavg()[0],
-        "compared_shards": arguments.compared_shards,
         "repetitions": arguments.repetitions,
-        "compared": {
-            step: {
-                name: spread([run[step][name] for run in compared]) for name in compared[0][step]
-            }
-            for step in compared[0]
-        },
-        "ratio_to_peer": ratios(compared),
-        "shards": arguments.shards,
-        "once": _run_one(arguments.shards, arguments.work),
+        "disk": _repeated(arguments.disk_shards, arguments.work, arguments.repetitions),
+        "memory": _repeated(arguments.shards, arguments.memory, arguments.repetitions),
         "s3_shards": arguments.s3_shards,
         "s3_requests": measure_s3(arguments.s3_shards),
     }
     RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     sys.stdout.write(json.dumps(results, indent=2) + "\n")
+
+
+def _repeated(shards: int, work: Path, times: int) -> dict[str, Any]:
+    """Measure some times, each in a fresh process, and sum up."""
+    runs = []
+    for _ in range(times):
+        runs.append(_run_one(shards, work))
+        sys.stdout.write(f"{shards:,} shards in {work}: {runs[-1]}\n")
+        sys.stdout.flush()
+    steps = {
+        step: {name: spread([run[step][name] for run in runs]) for name in runs[0][step]}
+        for step in runs[0]
+    }
+    return {"shards": shards, "steps": steps, "ratios": ratios(runs)}
 
 
 def ratios(runs: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
@@ -216,10 +221,9 @@ def _in_new_directory(arguments: argparse.Namespace) -> dict[str, dict[str, floa
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _run_one(shards: int, work: Path | None) -> dict[str, dict[str, float]]:
+def _run_one(shards: int, work: Path) -> dict[str, dict[str, float]]:
     """Measure in a fresh process, whose highest memory is nobody else's."""
-    command = [sys.executable, __file__, "--one", "--shards", str(shards)]
-    command += ["--work", str(work)] if work else []
+    command = [sys.executable, __file__, "--one", "--shards", str(shards), "--work", str(work)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     measured: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
     return measured
