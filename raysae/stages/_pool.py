@@ -47,6 +47,10 @@ LOG_INTERVAL_S = 5.0
 class ShardWorker(Protocol):
     """Lives in an actor: built once, then called with shard after shard."""
 
+    def finished(self, shard: ShardSpec) -> dict[str, Any] | None:
+        """Return the counts of a shard that is complete, by whichever run; else None."""
+        ...
+
     def work(self, shard: ShardSpec, samples: Sequence[Sample | Rejection]) -> dict[str, Any]:
         """Do one shard, write its files and its mark; return counts (`rows`, `rejected`, …)."""
         ...
@@ -264,6 +268,9 @@ class _WorkerActor:
         if self.failure is not None:
             raise self.failure
         task = _from_row(batch["task"][0])
+        # By a run beside this one; or this one did it, but a node was lost with the answer.
+        if (counts := self.worker.finished(task.shard)) is not None:
+            return {"counts": [json.dumps(counts)]}
         samples = pickle.loads(batch["samples"][0])  # noqa: S301 - written by _read_shard
         with self.attempts.attempt(task.attempt) as careful:
             if careful:

@@ -46,8 +46,7 @@ class ShardTotals:
 
     def add(self, mark: Mapping[str, Any]) -> None:
         """Add a shard's mark."""
-        for name in COUNTED:
-            self.counts[name] += int(mark.get(name, 0))
+        self.counts.update(counts_of(mark))
         self.reasons.update(row["reason"] for row in mark["rejections"])
 
     @classmethod
@@ -62,6 +61,11 @@ class ShardTotals:
         """Return what an artifact's metadata say of its rows."""
         counts = {name: self.counts[name] for name in COUNTED}
         return {**counts, "rejections": dict(sorted(self.reasons.items()))}
+
+
+def counts_of(mark: Mapping[str, Any]) -> dict[str, int]:
+    """Return the counts that a mark tells."""
+    return {name: int(mark.get(name, 0)) for name in COUNTED}
 
 
 def missing_shards(stage: str, artifact: Artifact, shards: Sequence[ShardSpec]) -> list[ShardSpec]:

@@ -22,7 +22,7 @@ from raysae.stages._pool import ShardTask, check_rejected, run_shards
 from raysae.stages._snapshots import record_snapshot
 from raysae.stages.chain import Chain
 from raysae.stages.live_scores import row_groups, score_marks
-from raysae.stages.result import ShardTotals, StageResult, report_lost
+from raysae.stages.result import ShardTotals, StageResult, counts_of, report_lost
 from raysae.stages.weights import read_weights
 from raysae.storage import Directory
 
@@ -60,6 +60,15 @@ class ScoreWorker:
         self.score = score
         self.weights = read_weights(weights)
         self.encoder = Encoder(reading, sae)
+
+    def finished(self, shard: ShardSpec) -> dict[str, Any] | None:
+        """Return the counts of a shard whose row groups are complete, else None."""
+        groups = list(self.groups[shard.name].values())
+        # The last one is asked for first: of most shards nothing is there yet.
+        mark = self.table.mark(groups[-1])
+        if mark is None or self.table.missing(groups).groups:
+            return None
+        return counts_of(mark)
 
     def work(self, shard: ShardSpec, samples: Sequence[Sample | Rejection]) -> dict[str, Any]:
         """Write one shard's row groups and their marks; return the counts."""

@@ -53,7 +53,10 @@ class Played:
 
 
 def play(
-    moment: Moment, runner_in: Callable[[str], Runner], there: Undisturbed, nodes: Nodes | None
+    moment: Moment,
+    runner_in: Callable[[str], Runner],
+    there: Undisturbed,
+    all_nodes: Callable[[], Nodes] | None,
 ) -> Played:
     """Run the job, kill what a moment says, and see that the content is the same in the end.
 
@@ -63,12 +66,13 @@ def play(
         moment: What is killed, and when.
         runner_in: Returns a runner with a storage and logs of a name.
         there: What nothing happened to.
-        nodes: Where the job runs, if one of them is to be lost.
+        all_nodes: Returns where the job runs, none of them lost, if one of them is to be.
     """
     for attempt in range(MAX_TRIES):
         runner = runner_in(f"try-{attempt}")
         runner.storage.take(there.storage, *kinds_before(moment.stage))
         started = time.monotonic()
+        nodes = all_nodes() if all_nodes else None
         killed, outputs, finished = _run_and_kill(moment, runner, there.storage, nodes)
         seconds = time.monotonic() - started
         assert_same_content(there.storage, runner.storage)

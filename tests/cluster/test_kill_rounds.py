@@ -97,13 +97,13 @@ def play_round(
     """Plays one round, on nodes of its own if one of them is to be lost."""
 
     def play_here(moment: Moment) -> Played:
-        nodes = nodes_on_demand.all_there() if moment.victim is Victim.NODE else None
-        here = nodes.head if nodes else head
+        all_nodes = nodes_on_demand.all_there if moment.victim is Victim.NODE else None
+        here = all_nodes().head if all_nodes else head
 
         def runner_in(name: str) -> Runner:
             return Runner.below(here, tmp_path / name, tiny_model)
 
-        played = play(moment, runner_in, undisturbed, nodes)
+        played = play(moment, runner_in, undisturbed, all_nodes)
         wait_until_idle(here.process.pid)
         return played
 

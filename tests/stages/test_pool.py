@@ -104,14 +104,24 @@ def test_other_errors_are_not_ours() -> None:
         assert cause_of_ours(error) is None
 
 
+class Unfinished:
+    """A worker whose shards are never complete before it works on them."""
+
+    def finished(self, shard: ShardSpec) -> dict[str, Any] | None:
+        return None
+
+
 @pytest.mark.ray
 @pytest.mark.usefixtures("shared_ray")
-def test_shards_are_worked_on_once_each_and_counts_are_summed(
+def test_unfinished_shards_are_worked_on_once_each_and_counts_are_summed(
     corpus: Corpus, tmp_path: Path
 ) -> None:
-    class Worker:
+    class Worker(Unfinished):
         def __init__(self, directory: Path) -> None:
             self.directory = directory
+
+        def finished(self, shard: ShardSpec) -> dict[str, Any] | None:
+            return {"rows": 3, "tokens": 7} if shard.name == "shard-00001" else None
 
         def work(self, shard: ShardSpec, samples: Sequence[Any]) -> dict[str, Any]:
             ordinals = [sample.ordinal for sample in samples]
@@ -120,7 +130,7 @@ def test_shards_are_worked_on_once_each_and_counts_are_summed(
 
     (tmp_path / "written").mkdir()
     shards = ShardPlan(corpus.snapshot.file_rows, 4)
-    tasks = [ShardTask(shards[0]), ShardTask(shards[2], (9,))]
+    tasks = [ShardTask(shards[0]), ShardTask(shards[1]), ShardTask(shards[2], (9,))]
     counts = run_shards(
         "test",
         corpus,
@@ -131,7 +141,7 @@ def test_shards_are_worked_on_once_each_and_counts_are_summed(
         model=ModelSettings(),
         run=RunSettings(),
     )
-    assert counts == {"rows": 5, "tokens": 20}
+    assert counts == {"rows": 8, "tokens": 27}
     written = {path.name: path.read_text() for path in (tmp_path / "written").iterdir()}
     assert written == {"shard-00000": "[0, 1, 2, 3]\n", "shard-00002": "[9]\n"}
 
@@ -154,7 +164,7 @@ class DeadlyCorpus(Corpus):
         os._exit(1)
 
 
-class DeadlyWorker:
+class DeadlyWorker(Unfinished):
     def __init__(self, tries: Path) -> None:
         self.tries = tries
 
@@ -191,7 +201,7 @@ def test_a_row_that_always_kills_its_process_ends_the_job(
 def test_a_workers_own_error_arrives_as_it_was_raised(
     corpus: Corpus, tmp_path: Path, where: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    class Worker:
+    class Worker(Unfinished):
         def __init__(self, where: str) -> None:
             if where == "constructor":
                 raise SettingsError("model.path: broken; copy it again.")
