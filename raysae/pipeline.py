@@ -31,12 +31,14 @@ class Stage:
         where: The directory of what it makes.
         finished: Whether that is there and complete.
         run: Makes it, going on from what an interrupted run left.
+        damaged: Whether it was there, and is not whole any more, though no other job makes it.
     """
 
     needs: tuple[str, ...]
     where: Callable[[Chain], Directory]
     finished: Callable[[Chain], bool]
     run: Callable[[Chain], StageResult]
+    damaged: Callable[[Chain], bool] = lambda _: False
 
 
 def _run_cache(chain: Chain) -> StageResult:
@@ -67,6 +69,12 @@ def _scores_are_live(chain: Chain) -> bool:
     from raysae.stages.live_scores import scores_are_live
 
     return scores_are_live(chain)
+
+
+def _scores_are_damaged(chain: Chain) -> bool:
+    from raysae.stages.live_scores import scores_are_damaged
+
+    return scores_are_damaged(chain)
 
 
 def _run_select(chain: Chain) -> StageResult:
@@ -105,12 +113,14 @@ STAGES: Mapping[str, Stage] = {
         where=lambda chain: chain.weights.directory,
         finished=lambda chain: chain.weights.is_finished(),
         run=_run_weights,
+        damaged=lambda chain: chain.weights.is_begun() and not chain.weights.is_finished(),
     ),
     "scores": Stage(
         needs=("saes", "weights"),
         where=lambda chain: chain.root / "scores",
         finished=_scores_are_live,
         run=_run_score,
+        damaged=_scores_are_damaged,
     ),
     "subsets": Stage(
         needs=("scores",),
@@ -160,6 +170,7 @@ def _in_use(chain: Chain, kind: str) -> AbstractContextManager[None]:
 
 def _make_in_use(chain: Chain, kind: str) -> StageResult | None:
     """Make an artifact while nobody removes what it is made from."""
+    _mend_snapshots(chain, _needed(kind))
     missing, found = _survey(chain, kind)
     if not missing:
         sys.stdout.write(f"{kind}: finished before, {STAGES[kind].where(chain)}\n")
@@ -174,8 +185,24 @@ def _make_in_use(chain: Chain, kind: str) -> StageResult | None:
     return replace(result, resumed=resumed)
 
 
+def _mend_snapshots(chain: Chain, needed: set[str]) -> None:
+    """Write the list of a corpus' files again where it was lost."""
+    from raysae.stages._snapshots import record_snapshot
+
+    corpora = [(chain.sae_snapshot, chain.sae_corpus)]
+    if "weights" in needed:
+        corpora.append((chain.snapshot, chain.corpus))
+    for artifact, corpus in corpora:
+        if artifact.is_begun():
+            record_snapshot(artifact, corpus.snapshot)
+
+
 def _survey(chain: Chain, kind: str) -> tuple[list[str], list[str]]:
-    """Return the stages that have to run for an artifact, in order, and the finished ones used."""
+    """Return the stages that have to run for an artifact, in order, and the finished ones used.
+
+    What a finished one was made from need not be there any more. But where it is there and damaged,
+    it is made again, since nothing else does that.
+    """
     missing: list[str] = []
     found: list[str] = []
 
@@ -190,7 +217,10 @@ def _survey(chain: Chain, kind: str) -> tuple[list[str], list[str]]:
         missing.append(name)
 
     look_at(kind)
-    return missing, found
+    for name in _needed(kind) - {*missing, *found}:
+        if STAGES[name].damaged(chain):
+            look_at(name)
+    return sorted(missing, key=list(STAGES).index), found
 
 
 def _needed(kind: str) -> set[str]:

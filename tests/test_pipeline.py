@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., W
     def build(finished: str = "", half_done: str = "") -> Workshop:
         built = Workshop(tmp_path / "workshop", finished, half_done)
         monkeypatch.setattr(pipeline, "STAGES", built.stages())
+        monkeypatch.setattr(pipeline, "_mend_snapshots", lambda *_: None)
         return built
 
     return build
@@ -64,6 +66,27 @@ def test_what_is_missing_is_made_once_and_in_order(
     result = make(built, "d")
     assert "".join(built.ran) == ran
     assert (result is None) == (ran == "")
+
+
+@pytest.mark.parametrize(
+    ("finished", "damaged", "ran"),
+    [
+        ("cd", "b", "ab"),
+        ("abcd", "b", ""),
+        ("d", "bc", "abc"),
+        ("ad", "c", "bc"),
+        ("c", "b", "abd"),
+    ],
+)
+def test_what_is_damaged_is_made_again_with_what_it_needs(
+    workshop: Callable[..., Workshop], finished: str, damaged: str, ran: str
+) -> None:
+    built = workshop(finished)
+    for kind, stage in pipeline.STAGES.items():
+        hurt = kind in damaged and kind not in finished
+        pipeline.STAGES[kind] = replace(stage, damaged=lambda _, hurt=hurt: hurt)  # type: ignore[index]
+    make(built, "d")
+    assert "".join(built.ran) == ran
 
 
 @pytest.mark.parametrize(
@@ -155,7 +178,7 @@ def test_a_plan_makes_nothing(
     result = run_to(Chain(settings), "subsets", "filter")
     assert planned == [{"activations", "saes", "weights", "scores", "subsets"}]
     assert (result.rows, result.rejected, result.resumed) == (0, 0, False)
-    assert [path.name for path in tmp_path.iterdir()] == ["raysae.json"]
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

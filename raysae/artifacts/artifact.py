@@ -121,6 +121,10 @@ class Artifact:
         self._compare(SPEC_FILE, stored)
         self.directory.put_bytes(SPEC_FILE, content)
 
+    def is_begun(self) -> bool:
+        """Whether anything of it may be there: `begin` was called."""
+        return self.directory.exists(SPEC_FILE)
+
     def is_finished(self) -> bool:
         """Whether all of it is there: `metadata.json`, what it lists, its shards' files and marks.
 
@@ -158,7 +162,8 @@ class Artifact:
 
     def _compare(self, name: str, stored: Mapping[str, Any]) -> None:
         """Raise DataError if what a file holds is not this specification."""
-        if stored.get("spec") != self.spec.to_json():
+        told = stored.get("spec"), stored.get("id", self.id)
+        if told != (self.spec.to_json(), self.id):
             raise DataError(
                 f"{self.directory.describe(name)} was written for other settings than this run's, "
                 "although the id is the same; move the directory away and run again."

@@ -211,6 +211,6 @@ def open_manifest(data: bytes, number: int, where: str) -> Manifest:
 def _damaged(where: str, why: object) -> DataError:
     words = " ".join(str(why).split()).rstrip(".")
     return DataError(
-        f"{where} is damaged ({words}); delete it, so that the manifest before it counts, and run "
-        "the jobs that published since again: what is scored is kept."
+        f"{where} is damaged ({words}); delete it, so that the manifest before it counts if there "
+        "is one, and run jobs/filter.py with the settings of then: what is scored is kept."
     )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pyarrow.compute as pc
+
 from raysae.artifacts import RowGroup, ScoreTable
 from raysae.artifacts.marks import Mark
+from raysae.artifacts.row_groups import MARKS
 from raysae.scoring import SCORERS
 from raysae.stages.chain import Chain
 
@@ -25,6 +28,19 @@ def row_groups(chain: Chain, *scorers: str) -> Iterator[RowGroup]:
 def scores_are_live(chain: Chain) -> bool:
     """Whether every shard of `corpus` has a live row group by every scorer, its file included."""
     return ScoreTable(chain.root).are_live(row_groups(chain), chain.series)
+
+
+def scores_are_damaged(chain: Chain) -> bool:
+    """Whether these scores were published once, and are not whole any more.
+
+    They are not damaged where they are gone, with newer ones published since, or all of them.
+    """
+    table = ScoreTable(chain.root)
+    latest = table.latest()
+    if latest.number == 0:
+        return any((table.directory / MARKS).entries())
+    published = pc.any(pc.equal(latest.table()["series"], chain.series)).as_py()
+    return bool(published) and not scores_are_live(chain)
 
 
 def score_marks(chain: Chain) -> Iterator[Mark]:

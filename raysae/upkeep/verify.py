@@ -33,6 +33,14 @@ from raysae.upkeep.text import counted, size_text
 
 PROGRESS_S = 5.0
 
+JOBS = {
+    "activations": "jobs/cache.py",
+    "saes": "jobs/train.py",
+    "tuned": "jobs/finetune.py",
+    **dict.fromkeys(("snapshots", "weights", SCORES, "subsets", "reports"), "jobs/filter.py"),
+}
+"""What makes an artifact of a kind again, with the settings that it was made with."""
+
 
 @dataclass(frozen=True)
 class VerifySettings:
@@ -123,11 +131,10 @@ def sentence(damage: Damage) -> str:
 def _way_out(damage: Damage) -> str:
     if not damage.certain:
         return "see why, or delete it by hand, and verify again"
-    if damage.owner == SCORES:
-        return "--repair and the job that scored it make it again"
+    job = JOBS.get(damage.owner.partition("/")[0], "the job that made it")
     if damage.shard:
-        return "--repair and the job that made the artifact make this shard again"
-    return "--repair and the job that made the artifact make again what is not in a shard"
+        return f"--repair and {job} make {'it' if damage.owner == SCORES else 'this shard'} again"
+    return f"--repair and {job} make again what is not in a shard"
 
 
 def _checks(root: Directory, settings: VerifySettings) -> Iterator[Check | Damage]:
@@ -223,6 +230,11 @@ def _document(verified: Verified) -> dict[str, Any]:
 def _summary(settings: VerifySettings, verified: Verified) -> str:
     owners = ", ".join(sorted({one.owner for one in verified.damage}))
     what = f"{counted(len(verified.damage), 'thing is', 'things are')} damaged in {owners}"
+    if not any(one.certain for one in verified.damage):
+        return f"{what}; what to do about each is said above."
     if settings.repair and verified.removed:
-        return f"{what}; run the jobs that made them again, which makes only what is damaged."
-    return f"{what}; run this again with --repair, then the jobs that made them."
+        return (
+            f"{what}; run the jobs that are named above with the settings of then, which make only "
+            "what is damaged."
+        )
+    return f"{what}; run this again with --repair, then the jobs that are named above."

@@ -102,7 +102,7 @@ def test_sentences_and_progress_for_a_person(
     lines = capsys.readouterr().out.splitlines()
     assert (
         f"verify: damaged: {made.name}, shard-00000: {name} is altered: its bytes are not those "
-        "written; --repair and the job that made the artifact make this shard again"
+        "written; --repair and jobs/cache.py make this shard again"
     ) in lines
     assert lines[-1].startswith("verify: read 7 files, ")
     assert lines[-1].endswith("1 damaged")

@@ -1,0 +1,72 @@
+"""What `jobs/verify.py --repair` takes away, the job that made it makes again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from raysae.artifacts import ScoreTable
+from raysae.errors import DataError
+from raysae.pipeline import make
+from raysae.stages.chain import Chain
+from raysae.stages.live_scores import row_groups, scores_are_live
+from raysae.upkeep.verify import VerifySettings, run_verify
+from tests.stages.conftest import Made
+from tests.storages import path_of
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture
+def chain(made: Made, tmp_path: Path) -> Chain:
+    """A chain on a copy of a finished one's storage."""
+    root = shutil.copytree(path_of(made.chain.root), tmp_path / "storage")
+    return Chain(replace(made.settings, storage=str(root)))
+
+
+def damage_weights(chain: Chain) -> None:
+    next(path_of(chain.weights.directory).glob("shard-*.top_tokens.arrow")).unlink()
+
+
+def damage_scores(chain: Chain) -> None:
+    live = next(ScoreTable(chain.root).live())
+    (path_of(chain.root) / "scores" / live.path).write_bytes(b"x" * live.size)
+
+
+def damage_snapshot(chain: Chain) -> None:
+    (path_of(chain.snapshot.directory) / "files.parquet").write_bytes(b"short")
+
+
+@pytest.mark.parametrize("damage", [damage_weights, damage_scores, damage_snapshot])
+def test_though_all_that_is_asked_for_is_finished(
+    chain: Chain, damage: Callable[[Chain], None]
+) -> None:
+    damage(chain)
+    with pytest.raises(DataError, match="run the jobs that are named above"):
+        run_verify(VerifySettings(str(chain.root), repair=True))
+    make(chain, "reports")
+    run_verify(VerifySettings(str(chain.root)))
+    assert chain.weights.is_finished()
+    assert chain.snapshot.is_finished()
+    assert scores_are_live(chain)
+    assert make(chain, "reports") is None
+
+
+def test_scores_are_published_again_where_their_manifests_are_lost(chain: Chain) -> None:
+    table = ScoreTable(chain.root)
+    there = [table.mark(group) for group in row_groups(chain)]
+    shutil.rmtree(path_of(table.manifests.directory))
+    make(chain, "reports")
+    assert scores_are_live(chain)
+    assert [table.mark(group) for group in row_groups(chain)] == there
+
+
+def test_what_was_collected_is_not_made_again(chain: Chain) -> None:
+    shutil.rmtree(path_of(chain.root) / "scores")
+    shutil.rmtree(path_of(chain.weights.directory))
+    assert make(chain, "reports") is None
+    assert not (path_of(chain.root) / "scores").exists()
