@@ -78,8 +78,9 @@ def artifact_status(found: Found) -> ArtifactStatus:
         status.problems.append(str(error).rstrip("."))
         return status
     if found.metadata is not None and survey.marks < listed.shards:
-        lost = counted(listed.shards - survey.marks, "mark")
-        problems.append(f"{lost} of {listed.shards:,} shards are missing")
+        lost = listed.shards - survey.marks
+        verb = "is" if lost == 1 else "are"
+        problems.append(f"{counted(lost, 'mark')} of {listed.shards:,} shards {verb} missing")
     status.problems += _shortened(problems)
     if found.metadata is not None:
         status.state = "damaged" if problems else "finished"

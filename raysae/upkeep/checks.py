@@ -97,7 +97,8 @@ def _of_marks(owner: str, directory: Directory, below: str = "") -> Iterator[Che
     names = mark_names(directory / below if below else directory)
     for state in read_marks(directory, (f"{prefix}{name}" for name in names)):
         if state.problem:
-            yield Damage(owner, state.shard, directory, mark_name(state.shard), state.problem)
+            why = f"does not count ({state.problem.partition(';')[0]})"
+            yield Damage(owner, state.shard, directory, mark_name(state.shard), why)
         for record in records_of(state.mark) if state.mark else ():
             yield Check(owner, state.shard, directory, record)
 

@@ -135,7 +135,7 @@ def run_collect(settings: CollectSettings) -> Collected:
     say = _silent if settings.json else _say
     say(
         f"{root}, {time_text(clock.looked)} by its clock; old is what was written more than "
-        f"{settings.older_than_hours:g} hours before"
+        f"{settings.older_than_hours:g} h before"
     )
     for note in plan.notes:
         say(f"note: {note}")

@@ -179,6 +179,11 @@ def look_at(root: Directory, kind: str, id_: str) -> Found:
         sentence = "it is another artifact's: the id differs"
         problems.append(Problem(SPEC_FILE, sentence, certain=False))
         spec = None
+    if metadata is not None and spec is not None:
+        told = metadata.get("id"), metadata.get("spec")
+        if told != (id_, spec):
+            sentence = "it tells of another artifact: the id or the settings differ"
+            problems.append(Problem(METADATA_FILE, sentence, certain=False))
     planned = written.get("shards")
     return Found(
         kind=kind,

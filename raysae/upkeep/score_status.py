@@ -11,6 +11,7 @@ from raysae.artifacts.score_table import MANIFESTS, SCORES
 from raysae.errors import RaysaeError
 from raysae.storage import Directory, Entry
 from raysae.upkeep.files import temporary_part
+from raysae.upkeep.text import counted
 
 
 @dataclass
@@ -80,8 +81,8 @@ def score_status(root: Directory) -> ScoreStatus | None:
         return status
     if live:
         status.problems.append(
-            f"{len(live):,} live data files are missing or of another size, {min(live)} among "
-            "them; run jobs/verify.py"
+            f"missing or of another size: {counted(len(live), 'live data file')}, {min(live)} "
+            "among them; run jobs/verify.py"
         )
     return status if there else None
 

@@ -29,8 +29,8 @@ class StatusSettings:
 
     Args:
         storage: Directory or URI that holds the artifacts.
-        kind: Only artifacts of this kind: `activations`, `saes`, `weights`, `subsets`, `tuned`,
-            `reports`, or `scores` for the score table; all if empty.
+        kind: Only artifacts of this kind: `snapshots`, `activations`, `saes`, `weights`, `subsets`,
+            `tuned`, `reports`, or `scores` for the score table; all if empty.
         artifact: Only this one, as `<kind>/<id>`; all if empty.
         json: Print one line of JSON instead of text, right before the result line.
     """

@@ -44,7 +44,7 @@ def test_a_lost_mark_of_a_finished_artifact(root: Directory) -> None:
     made = sharded(root)
     made.directory.delete("shard-00001.done.json")
     (found,) = artifacts(root)
-    assert artifact_status(found).problems == ["1 mark of 3 shards are missing"]
+    assert artifact_status(found).problems == ["1 mark of 3 shards is missing"]
 
 
 def test_a_damaged_mark_and_table(root: Directory) -> None:

@@ -13,6 +13,7 @@ from raysae.storage.local import LocalBackend
 from raysae.storage.posix import Posix
 from raysae.upkeep.inventory import artifacts, links, look_at, open_for_upkeep, strangers
 from tests.upkeep.builders import artifact, new_storage, odd_files, row_group, sharded, write_scores
+from tests.upkeep.helpers import verified
 
 
 def test_artifacts_in_the_chains_order(root: Directory) -> None:
@@ -82,6 +83,24 @@ def test_what_an_altered_specification_was_made_from_is_not_known(root: Director
     (found,) = artifacts(root)
     assert found.inputs is None
     assert "another" in found.problems[0].sentence
+
+
+@pytest.mark.parametrize(
+    "altered", [{"id": "0" * 24}, {"spec": {}}, {"spec": {"kind": "saes", "settings": {}}}]
+)
+def test_metadata_that_were_altered_are_found_out(
+    root: Directory, altered: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = artifact(root, "saes")
+    metadata = {**made.metadata(), **altered}
+    made.directory.put_json(METADATA_FILE, metadata)
+    (found,) = artifacts(root)
+    assert [problem.file for problem in found.problems] == [METADATA_FILE]
+    with pytest.raises(DataError, match="although the id is the same; move the directory away"):
+        made.is_finished()
+    whole, told = verified(root, capsys, repair=True)
+    assert not whole
+    assert told["removed"] == []
 
 
 def test_a_directory_whose_name_is_no_text_is_told_with_escapes(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def test_score_files_that_the_latest_manifest_does_not_list(root: Directory) -> 
     table.directory.delete(live.path)
     status = score_status(root)
     assert status is not None
-    assert "1 live data files are missing" in status.problems[0]
+    assert "missing or of another size: 1 live data file, " in status.problems[0]
 
 
 def test_rows_of_the_newest_series_are_counted_once(root: Directory) -> None:
