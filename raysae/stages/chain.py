@@ -35,7 +35,7 @@ from raysae.scoring import (
     WeightSettings,
 )
 from raysae.settings import RunSettings, resolved_storage
-from raysae.storage import Directory, open_storage
+from raysae.storage import Directory, open_storage, storage_at
 
 SNAPSHOT_VERSION = 1
 CACHE_VERSION = 1
@@ -198,7 +198,8 @@ class Chain:
             tuned = _resolved_model(resolved.finetune.model, "finetune.model")
             resolved = replace(resolved, finetune=replace(resolved.finetune, model=tuned))
         self.settings = resolved
-        self.root: Directory = open_storage(storage)
+        # A plan needs no storage, and leaves none behind.
+        self.root: Directory = storage_at(storage) if settings.plan else open_storage(storage)
         self._lineages: dict[tuple[int, str], str] = {}
 
     @cached_property

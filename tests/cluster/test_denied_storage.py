@@ -60,17 +60,6 @@ def test_a_store_that_denies_what_a_job_needs_is_refused(proxy, tiny_model, kind
     assert "denied" in error
 
 
-def test_a_store_that_deletes_nothing_is_warned_of(proxy, tiny_model):
-    proxy.use(Rule(Fault.DENY, (Kind.DELETE,)))
-    storage = f"s3://{S3_BUCKET}/{uuid.uuid4().hex}"
-    environment = S3(proxy.endpoint, S3_BUCKET).environment
-    lines = run_script(storage, tiny_model, environment, "--plan=true")
-    assert json.loads(RESULT.match(lines[-1])[1])["exit_code"] == 0
-    warnings = [line for line in lines if "warning: nothing can be deleted" in line]
-    assert len(warnings) == 1
-    assert not errors(lines)
-
-
 def test_a_disk_that_can_only_be_read_is_refused(tiny_model):
     with small_disk(MIB) as disk:
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
