@@ -154,9 +154,11 @@ def resolved_storage(uri: str) -> str:
     """Return the storage as an absolute path or URI, the same for the driver and every worker.
 
     Raises:
-        SettingsError: A relative path inside a working directory that Ray unpacked, which would
-            vanish with the job.
+        SettingsError: It is empty; or a relative path inside a working directory that Ray unpacked,
+            which would vanish with the job.
     """
+    if not uri:
+        raise SettingsError("storage: is empty; name a directory, or a URI with its scheme.")
     if "://" in uri or Path(uri).expanduser().is_absolute():
         return uri
     if "runtime_resources" in Path.cwd().parts:

@@ -241,6 +241,8 @@ def test_storage_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     assert resolved_storage("s") == str(tmp_path / "s")
     assert resolved_storage("/a/b") == "/a/b"
+    with pytest.raises(SettingsError, match=r"^storage: is empty"):
+        resolved_storage("")
     assert resolved_storage("file:///a/b") == "file:///a/b"
 
 

@@ -86,6 +86,11 @@ def _is_storage(root: Directory) -> bool:
         version = root.read_json(MARKER).get("format_version")
     except FileNotFoundError:
         return False
+    except DataError as error:
+        raise DataError(
+            f'{root.describe(MARKER)} is damaged; write {{"format_version": {FORMAT_VERSION}}} '
+            "into it, if this raysae wrote the storage, and run again."
+        ) from error
     if version != FORMAT_VERSION:
         raise DataError(
             f"{root} is a storage of format {version}, but this raysae reads and writes format "

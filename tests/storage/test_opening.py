@@ -49,6 +49,14 @@ def test_another_format_is_refused_and_left_as_it_is(storage_uri: str, version: 
     assert [entry.key for entry in root.entries()] == [MARKER]
 
 
+def test_a_damaged_marker_is_named_with_what_belongs_there(storage_uri: str) -> None:
+    root = open_storage(storage_uri)
+    root.put_bytes(MARKER, b"garbage")
+    said = rf'{MARKER} is damaged; write {{"format_version": {FORMAT_VERSION}}} into it'
+    with pytest.raises(DataError, match=said):
+        open_storage(storage_uri)
+
+
 def test_a_directory_that_is_no_storage_is_not_taken_for_one(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is no storage of raysae's"):
         check_format(storage_at(str(tmp_path)))
