@@ -94,9 +94,9 @@ def run_train(chain: Chain) -> StageResult:
             run_ranks(_train_rank, {"task": task}, _rank_plan(task.run))
         cache = _about(chain.activations)
         outcome.finish(lambda about: _metadata(task, started, cache, about["health"]))
-    health = artifact.metadata()["health"]
-    _print_health(health)
-    return StageResult(task.sae.steps * task.sae.batch_tokens, 0, bool(resumed))
+    metadata = artifact.metadata()
+    _print_health(metadata["health"])
+    return StageResult(metadata["rows"], 0, bool(resumed))
 
 
 def _metadata(
@@ -104,9 +104,10 @@ def _metadata(
 ) -> dict[str, Any]:
     """Return what the SAE's metadata tells."""
     return {
-        "rows": task.sae.steps * task.sae.batch_tokens,
+        "rows": cache["rows"],
         "rejected": 0,
         "rejections": {},
+        "tokens": task.sae.steps * task.sae.batch_tokens,
         "d_in": task.d_in,
         "workers": task.run.workers,
         "health": health,

@@ -10,6 +10,8 @@ import pytest
 from raysae.artifacts import MANIFEST_SCHEMA, SCORE_SCHEMA
 from raysae.artifacts.shard_list import SHARD_LIST_SCHEMA
 from raysae.scoring import SCORERS
+from raysae.scoring.selection import KEPT_SCHEMA
+from raysae.scoring.weights import WEIGHTS_SCHEMA
 from raysae.stages._snapshots import SNAPSHOT_SCHEMA
 from raysae.storage import FORMAT_VERSION
 from tests.reference.storage_reader import page_tables, read_artifact, read_scores
@@ -21,6 +23,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "storage.md"
 SCHEMAS = {
     "Shards and marks: column": SHARD_LIST_SCHEMA,
     "The snapshot: column": SNAPSHOT_SCHEMA,
+    "Files with names of their own: column of a subset": KEPT_SCHEMA,
+    "Files with names of their own: column of weights": WEIGHTS_SCHEMA,
     "The score table: column of a row group": SCORE_SCHEMA,
     "The score table: column of a manifest": MANIFEST_SCHEMA,
 }
