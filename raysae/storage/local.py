@@ -325,5 +325,6 @@ class LocalBackend:
 
     @_one_sentence
     def free_bytes(self) -> int | None:
-        """Return the free bytes of the file system."""
-        return shutil.disk_usage(self.root).free
+        """Return the free bytes of the file system, on which the root need not have been made."""
+        there = next(path for path in (self.root, *self.root.parents) if path.exists())
+        return shutil.disk_usage(there).free

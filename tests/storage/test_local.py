@@ -292,9 +292,10 @@ def test_files_are_opened_where_they_are(tmp_path: Path) -> None:
         assert os.fstat(descriptor).st_ino == (tmp_path / "file").stat().st_ino
     finally:
         os.close(descriptor)
-    free = backend.free_bytes()
-    assert free is not None
-    assert free > 0
+    for root in (tmp_path, tmp_path / "not" / "made"):
+        free = LocalBackend(root).free_bytes()
+        assert free is not None
+        assert free > 0
 
 
 def test_a_backend_pickles(tmp_path: Path) -> None:
