@@ -103,7 +103,8 @@ def test_relu_is_trained_too(made: Made) -> None:
     relu = replace(TINY_SAE, architecture="relu", l1_coefficient=0.1, steps=20)
     chain = Chain(replace(made.settings, sae=relu))
     result = stage.run_train(chain)
-    assert (result.rows, result.resumed) == (20 * 256, False)
+    assert (result.rows, result.resumed) == (64, False)
+    assert chain.sae.metadata()["tokens"] == 20 * 256
     check_with_sae_lens(chain, "standard")
     assert unfinished_files(path_of(chain.sae.directory)) == []
 
