@@ -31,14 +31,14 @@ class Stage:
         where: The directory of what it makes.
         finished: Whether that is there and complete.
         run: Makes it, going on from what an interrupted run left.
-        damaged: Whether it was there, and is not whole any more, though no other job makes it.
+        begun: Whether anything of it is there, of what no other job makes.
     """
 
     needs: tuple[str, ...]
     where: Callable[[Chain], Directory]
     finished: Callable[[Chain], bool]
     run: Callable[[Chain], StageResult]
-    damaged: Callable[[Chain], bool] = lambda _: False
+    begun: Callable[[Chain], bool] = lambda _: False
 
 
 def _run_cache(chain: Chain) -> StageResult:
@@ -71,10 +71,10 @@ def _scores_are_live(chain: Chain) -> bool:
     return scores_are_live(chain)
 
 
-def _scores_are_damaged(chain: Chain) -> bool:
-    from raysae.stages.live_scores import scores_are_damaged
+def _scores_were_published(chain: Chain) -> bool:
+    from raysae.stages.live_scores import scores_were_published
 
-    return scores_are_damaged(chain)
+    return scores_were_published(chain)
 
 
 def _run_select(chain: Chain) -> StageResult:
@@ -113,14 +113,14 @@ STAGES: Mapping[str, Stage] = {
         where=lambda chain: chain.weights.directory,
         finished=lambda chain: chain.weights.is_finished(),
         run=_run_weights,
-        damaged=lambda chain: chain.weights.is_begun() and not chain.weights.is_finished(),
+        begun=lambda chain: chain.weights.is_begun(),
     ),
     "scores": Stage(
         needs=("saes", "weights"),
         where=lambda chain: chain.root / "scores",
         finished=_scores_are_live,
         run=_run_score,
-        damaged=_scores_are_damaged,
+        begun=_scores_were_published,
     ),
     "subsets": Stage(
         needs=("scores",),
@@ -218,7 +218,7 @@ def _survey(chain: Chain, kind: str) -> tuple[list[str], list[str]]:
 
     look_at(kind)
     for name in _needed(kind) - {*missing, *found}:
-        if STAGES[name].damaged(chain):
+        if STAGES[name].begun(chain):
             look_at(name)
     return sorted(missing, key=list(STAGES).index), found
 

@@ -83,8 +83,8 @@ def test_what_is_damaged_is_made_again_with_what_it_needs(
 ) -> None:
     built = workshop(finished)
     for kind, stage in pipeline.STAGES.items():
-        hurt = kind in damaged and kind not in finished
-        pipeline.STAGES[kind] = replace(stage, damaged=lambda _, hurt=hurt: hurt)  # type: ignore[index]
+        begun = kind in damaged
+        pipeline.STAGES[kind] = replace(stage, begun=lambda _, begun=begun: begun)  # type: ignore[index]
     make(built, "d")
     assert "".join(built.ran) == ran
 

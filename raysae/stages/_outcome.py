@@ -153,11 +153,12 @@ def finishing(artifact: Artifact) -> Iterator[Outcome]:
     except Exception:
         if not artifact.is_finished():
             raise
-    if not artifact.is_finished():
-        raise StorageError(
-            f"storage: {artifact.directory} lacks files that were just put there; run again: the "
-            "result is kept."
-        )
+    else:
+        if not artifact.is_finished():
+            raise StorageError(
+                f"storage: {artifact.directory} lacks files that were just put there; run again: "
+                "the result is kept."
+            )
     outcome.remove()
 
 

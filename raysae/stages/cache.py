@@ -9,13 +9,12 @@ from typing import Any
 
 from raysae.activations import CacheSettings, ShardWriter, write_dataset_index
 from raysae.artifacts import ATTEMPTS, Artifact, ShardSpec
-from raysae.artifacts.marks import read_mark
 from raysae.sample import Rejection, Sample
 from raysae.stages._hidden_states import HiddenStates, Reading, split_by_sample
 from raysae.stages._pool import ShardTask, check_rejected, run_shards
 from raysae.stages._snapshots import record_snapshot
 from raysae.stages.chain import Chain
-from raysae.stages.result import ShardTotals, StageResult, counts_of, missing_shards
+from raysae.stages.result import ShardTotals, StageResult, finished_counts, missing_shards
 
 
 class CacheWorker:
@@ -35,8 +34,7 @@ class CacheWorker:
 
     def finished(self, shard: ShardSpec) -> dict[str, Any] | None:
         """Return the counts of a shard that is complete, else None."""
-        mark = read_mark(self.artifact.directory, shard.name)
-        return None if mark is None else counts_of(mark)
+        return finished_counts(self.artifact, shard)
 
     def work(self, shard: ShardSpec, samples: Sequence[Sample | Rejection]) -> dict[str, Any]:
         """Write one shard's file, its sample table and its mark; return the counts."""

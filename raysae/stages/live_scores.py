@@ -30,17 +30,16 @@ def scores_are_live(chain: Chain) -> bool:
     return ScoreTable(chain.root).are_live(row_groups(chain), chain.series)
 
 
-def scores_are_damaged(chain: Chain) -> bool:
-    """Whether these scores were published once, and are not whole any more.
+def scores_were_published(chain: Chain) -> bool:
+    """Whether these scores were published, and neither newer ones took their place nor all is gone.
 
-    They are not damaged where they are gone, with newer ones published since, or all of them.
+    Where no manifest is left, marks tell that there was one.
     """
     table = ScoreTable(chain.root)
     latest = table.latest()
     if latest.number == 0:
         return any((table.directory / MARKS).entries())
-    published = pc.any(pc.equal(latest.table()["series"], chain.series)).as_py()
-    return bool(published) and not scores_are_live(chain)
+    return bool(pc.any(pc.equal(latest.table()["series"], chain.series)).as_py())
 
 
 def score_marks(chain: Chain) -> Iterator[Mark]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raysae.artifacts import Artifact, ShardSpec
+from raysae.artifacts.marks import read_mark
 
 COUNTED = ("rows", "rejected", "tokens", "text_tokens", "image_tokens", "special_tokens")
 """Counts that a shard's mark may hold; they are summed into the artifact's metadata."""
@@ -59,13 +60,18 @@ class ShardTotals:
 
     def to_json(self) -> dict[str, Any]:
         """Return what an artifact's metadata say of its rows."""
-        counts = {name: self.counts[name] for name in COUNTED}
-        return {**counts, "rejections": dict(sorted(self.reasons.items()))}
+        return {**counts_of(self.counts), "rejections": dict(sorted(self.reasons.items()))}
 
 
 def counts_of(mark: Mapping[str, Any]) -> dict[str, int]:
     """Return the counts that a mark tells."""
     return {name: int(mark.get(name, 0)) for name in COUNTED}
+
+
+def finished_counts(artifact: Artifact, shard: ShardSpec) -> dict[str, int] | None:
+    """Return the counts of a shard that is complete, else None."""
+    mark = read_mark(artifact.directory, shard.name)
+    return None if mark is None else counts_of(mark)
 
 
 def missing_shards(stage: str, artifact: Artifact, shards: Sequence[ShardSpec]) -> list[ShardSpec]:

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import ray
 
 from raysae.artifacts import ATTEMPTS, CHECKSUM, Artifact, FileRecord, Publication, ShardSpec
-from raysae.artifacts.marks import read_mark
 from raysae.sample import Rejection, Sample
 from raysae.scoring import (
     FeatureWeights,
@@ -31,7 +30,7 @@ from raysae.stages._pool import ShardTask, check_rejected, run_shards, unwrapped
 from raysae.stages._snapshots import record_snapshot
 from raysae.stages.chain import Chain
 from raysae.stages.connection import connect
-from raysae.stages.result import ShardTotals, StageResult, counts_of, missing_shards
+from raysae.stages.result import ShardTotals, StageResult, finished_counts, missing_shards
 from raysae.storage import Directory, to_json
 
 WEIGHTS_FILE = "weights.parquet"
@@ -61,8 +60,7 @@ class WeightsWorker:
 
     def finished(self, shard: ShardSpec) -> dict[str, Any] | None:
         """Return the counts of a shard that is complete, else None."""
-        mark = read_mark(self.artifact.directory, shard.name)
-        return None if mark is None else counts_of(mark)
+        return finished_counts(self.artifact, shard)
 
     def work(self, shard: ShardSpec, samples: Sequence[Sample | Rejection]) -> dict[str, Any]:
         """Write one shard's state and its mark; return the counts."""
