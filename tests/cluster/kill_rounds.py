@@ -27,6 +27,7 @@ MADE_BY = {
 """What each stage makes, in the order in which they run."""
 
 STEPS_PER_MARK = {"train": CHECKPOINT_EVERY, "finetune": TUNE_CHECKPOINT_EVERY}
+LAST_STEP = {"train": STEPS, "finetune": TUNE_STEPS}
 MAX_TRIES = 4
 MAX_RUNS = 3
 WENT_ON = re.compile(r"train: goes on from step (\d+)")
@@ -134,10 +135,11 @@ def progress_of(stage: str, storage: Storage, there: Storage) -> Callable[[], in
 
 
 def is_over(stage: str, storage: Storage, there: Storage) -> bool:
-    """Whether a stage has finished what it makes."""
+    """Whether a stage has finished what it makes, or all steps of a training are done."""
     if stage == "score":
         return any((storage.root / "scores" / "manifests").glob("*.parquet"))
-    return (storage.sibling(there, MADE_BY[stage]) / "metadata.json").exists()
+    artifact = storage.sibling(there, MADE_BY[stage])
+    return (artifact / "metadata.json").exists() or latest_step(artifact) == LAST_STEP.get(stage)
 
 
 def finished_everywhere(storage: Storage) -> dict[str, tuple[int, int]]:
@@ -171,5 +173,5 @@ def _redone(moment: Moment, outputs: list[str], storage: Storage) -> str:
             steps = [int(step) for output in outputs for step in WENT_ON.findall(output)]
             went_on = max(steps, default=0)
         assert went_on >= moment.after * STEPS_PER_MARK[stage], "began anew"
-        return f"steps {went_on + 1} to {STEPS if stage == 'train' else TUNE_STEPS}"
+        return f"steps {went_on + 1} to {LAST_STEP[stage]}"
     return "the selection" if stage == "select" else "the shards in flight"

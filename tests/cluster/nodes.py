@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from deploy.run_local import Head, _free_ports
-from tests.cluster.harness import ACTOR, alive, descendants, processes, wait_for
+from tests.cluster.harness import ACTOR, TRAIN_RANK, alive, descendants, processes, wait_for
 
 NODE_CPUS = 3
 """Enough for both actors and the readers: the node that is left does all the work."""
@@ -45,12 +45,20 @@ class Nodes:
         self.lost += its
         self.workers.remove(worker)
         self.cluster.remove_node(worker, allow_graceful=False)
+        # Ray ends its own; what they started would live until it misses them.
+        for process in alive(its):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         return its
 
     def actors(self, worker: Any) -> list[psutil.Process]:
         """Return the pools' actors on a node."""
-        raylet = worker.all_processes["raylet"][0].process.pid
+        raylet = _raylet(worker)
         return [process for process in processes(raylet, ACTOR) if process.ppid() == raylet]
+
+    def training(self) -> list[Any]:
+        """Return the nodes that do work and have a training rank: Ray may pack all on one."""
+        return [worker for worker in self.workers if processes(_raylet(worker), TRAIN_RANK)]
 
     def running(self) -> list[psutil.Process]:
         """Return the processes of all nodes, the head's too."""
@@ -88,7 +96,7 @@ def local_nodes(environment: Mapping[str, str], count: int = 2) -> Iterator[Node
                 "ray_client_server_port": ports[3],
             },
         )
-        here = SimpleNamespace(pid=cluster.head_node.all_processes["raylet"][0].process.pid)
+        here = SimpleNamespace(pid=_raylet(cluster.head_node))
         nodes = Nodes(cluster, Head(f"http://127.0.0.1:{ports[1]}", theirs, here))
         started: list[psutil.Process] = []
         try:
@@ -100,6 +108,11 @@ def local_nodes(environment: Mapping[str, str], count: int = 2) -> Iterator[Node
             started += nodes.running() + nodes.lost
             cluster.shutdown()
         wait_for(lambda: not alive(started), "the end of the nodes' processes")
+
+
+def _raylet(node: Any) -> int:
+    pid: int = node.all_processes["raylet"][0].process.pid
+    return pid
 
 
 def of_node(node: Any) -> list[psutil.Process]:

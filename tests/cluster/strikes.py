@@ -41,7 +41,8 @@ def strike(
         assert nodes is not None, "no nodes to lose"
         if job.client.poll() is not None:
             return None
-        nodes.lose(_pick(nodes.workers, moment.pick))
+        # Training goes on undisturbed where a node is lost that no rank is on.
+        nodes.lose(_pick(nodes.training() or nodes.workers, moment.pick))
         return f"a node, with {progress()} marks of {moment.stage}"
     killed = _before_end(job, lambda: _kill_one(moment, job), POLL_S)
     return killed and f"{killed}, with {progress()} marks of {moment.stage}"

@@ -123,8 +123,16 @@ def test_where_there_is_no_victim_the_job_goes_on(job, started):
     assert ended(started) == [2]
 
 
+def test_of_training_a_node_is_lost_that_has_a_rank(job):
+    nodes = SimpleNamespace(workers=["a", "b", "c"], lost=[], training=lambda: ["b"])
+    nodes.lose = nodes.lost.append
+    for pick in (0.0, 0.9):
+        assert strike(moment(Victim.NODE, pick=pick), job, lambda: 1, nodes) is not None
+    assert nodes.lost == ["b", "b"]
+
+
 def test_one_of_the_nodes_is_lost(job):
-    nodes = SimpleNamespace(workers=["a", "b"], lost=[])
+    nodes = SimpleNamespace(workers=["a", "b"], lost=[], training=list)
     nodes.lose = nodes.lost.append
     assert strike(moment(Victim.NODE, pick=0.5), job, lambda: 1, nodes) is not None
     assert nodes.lost == ["b"]
