@@ -6,12 +6,15 @@ holds.
 
 from raysae.artifacts.artifact import (
     METADATA_FILE,
+    OUTCOME_FILE,
     SPEC_FILE,
+    WORK,
     Artifact,
     ArtifactSpec,
     Missing,
 )
 from raysae.artifacts.attempts import ATTEMPTS, Attempts
+from raysae.artifacts.fetching import fetched_whole
 from raysae.artifacts.files import (
     CHECKSUM,
     FileRecord,
@@ -39,8 +42,10 @@ __all__ = [
     "MANIFEST_SCHEMA",
     "MARK_SUFFIX",
     "METADATA_FILE",
+    "OUTCOME_FILE",
     "SCORE_SCHEMA",
     "SPEC_FILE",
+    "WORK",
     "Artifact",
     "ArtifactSpec",
     "Attempts",
@@ -59,6 +64,7 @@ __all__ = [
     "ShardState",
     "all_there",
     "content_id",
+    "fetched_whole",
     "file_sha256",
     "package_versions",
     "publish_bytes",

@@ -34,6 +34,12 @@ from raysae.storage import FORMAT_VERSION, Directory, is_temporary, to_json
 SPEC_FILE = "spec.json"
 METADATA_FILE = "metadata.json"
 
+WORK = "work"
+"""Directory, in the artifact's own, of all that is needed until the artifact is finished."""
+
+OUTCOME_FILE = "outcome.json"
+"""In the work directory: says which files are to be the artifact's own."""
+
 _LOOKED_AT_ONCE = 4096
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from raysae.artifacts import fetched_whole
 from raysae.sae import SAE_FILES, Codes, load_saelens
 from raysae.sample import TokenBatch
 from raysae.stages._hidden_states import HiddenStates, PreparedShard, Reading
@@ -15,7 +16,7 @@ class Encoder(HiddenStates):
 
     def __init__(self, reading: Reading, sae: Directory) -> None:
         super().__init__(reading)
-        with sae.fetched(SAE_FILES) as files:
+        with fetched_whole(sae, SAE_FILES) as files:
             self.sae = load_saelens(files, reading.device)
 
     def encode(

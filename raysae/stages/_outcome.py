@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from raysae.artifacts import (
+    OUTCOME_FILE,
+    WORK,
     Artifact,
     FileRecord,
     Publication,
@@ -25,11 +27,6 @@ from raysae.artifacts import (
 )
 from raysae.errors import DataError, StorageError
 from raysae.storage import Directory, to_json
-
-WORK = "work"
-"""Directory, in the artifact's own, of all that is needed until the artifact is finished."""
-
-OUTCOME_FILE = "outcome.json"
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import pyarrow.compute as pc
 
 from raysae.artifacts import RowGroup, ScoreTable
+from raysae.artifacts.manifests import KEPT_SERIES
 from raysae.artifacts.marks import Mark
-from raysae.artifacts.row_groups import MARKS
 from raysae.scoring import SCORERS
 from raysae.stages.chain import Chain
 
@@ -33,13 +34,21 @@ def scores_are_live(chain: Chain) -> bool:
 def scores_were_published(chain: Chain) -> bool:
     """Whether these scores were published, and neither newer ones took their place nor all is gone.
 
-    Where no manifest is left, marks tell that there was one.
+    Marks tell of scores whose manifest was lost, so that an earlier one counts, or none. Those of
+    the first shard tell for all: a large corpus has very many.
     """
     table = ScoreTable(chain.root)
-    latest = table.latest()
-    if latest.number == 0:
-        return any((table.directory / MARKS).entries())
-    return bool(pc.any(pc.equal(latest.table()["series"], chain.series)).as_py())
+    first = list(islice(row_groups(chain), len(SCORERS)))
+    listed = table.latest().table(["corpus", "series", "lineage", "start", "stop"])
+    listed = listed.filter(pc.equal(listed["corpus"], chain.settings.corpus.name))
+    mine = listed.filter(pc.equal(listed["series"], chain.series))
+    if len(mine):
+        # The same rows cut into other shards are the same series.
+        of_file = mine.filter(pc.equal(mine["lineage"], first[0].lineage))
+        ranges = zip(of_file["start"].to_pylist(), of_file["stop"].to_pylist(), strict=True)
+        return (first[0].start, first[0].stop) in ranges
+    replaced = pc.count_distinct(listed["series"]).as_py() >= KEPT_SERIES
+    return not replaced and any(table.mark(group) for group in first)
 
 
 def score_marks(chain: Chain) -> Iterator[Mark]:

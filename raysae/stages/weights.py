@@ -13,7 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
-from raysae.artifacts import ATTEMPTS, CHECKSUM, Artifact, FileRecord, Publication, ShardSpec
+from raysae.artifacts import (
+    ATTEMPTS,
+    CHECKSUM,
+    Artifact,
+    FileRecord,
+    Publication,
+    ShardSpec,
+    fetched_whole,
+)
 from raysae.sample import Rejection, Sample
 from raysae.scoring import (
     FeatureWeights,
@@ -177,9 +185,15 @@ def merge_states(
 
 
 def read_weights(directory: Directory) -> FeatureWeights:
-    """Read the weights of a finished artifact."""
-    data = pa.BufferReader(directory.read_bytes(WEIGHTS_FILE))
-    return FeatureWeights.from_table(pq.read_table(data))
+    """Read the weights of a finished artifact.
+
+    Raises:
+        FileNotFoundError: They are not there.
+        DataError: They are not what was written.
+    """
+    with fetched_whole(directory, [WEIGHTS_FILE]) as files:
+        # Into memory: the copy is gone when the table is used.
+        return FeatureWeights.from_table(pq.read_table(files / WEIGHTS_FILE, memory_map=False))
 
 
 def strongest_features(top: TopTokens, weights: FeatureWeights) -> list[dict[str, Any]]:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from raysae.artifacts import ScoreTable
+from raysae.artifacts import SCORE_SCHEMA, RowGroup, ScoreTable
 from raysae.errors import DataError
 from raysae.pipeline import make
+from raysae.stages import score
 from raysae.stages.chain import Chain
 from raysae.stages.live_scores import row_groups, scores_are_live
 from raysae.upkeep.verify import VerifySettings, run_verify
@@ -56,13 +57,50 @@ def test_though_all_that_is_asked_for_is_finished(
     assert make(chain, "reports") is None
 
 
-def test_scores_are_published_again_where_their_manifests_are_lost(chain: Chain) -> None:
+def lose_all_manifests(chain: Chain) -> None:
+    shutil.rmtree(path_of(ScoreTable(chain.root).manifests.directory))
+
+
+def lose_the_latest_manifest(chain: Chain) -> None:
+    """Another run's, which knows nothing of these scores, counts then."""
     table = ScoreTable(chain.root)
-    there = [table.mark(group) for group in row_groups(chain)]
-    shutil.rmtree(path_of(table.manifests.directory))
+    lose_all_manifests(chain)
+    group = RowGroup(chain.settings.corpus.name, "cosine", "another", 0, 1)
+    table.write(group, SCORE_SCHEMA.empty_table(), {"rejected": 1, "rejections": []})
+    assert table.publish([group], "another") == 1
+
+
+@pytest.mark.parametrize("lose", [lose_all_manifests, lose_the_latest_manifest])
+def test_scores_are_published_again_where_their_manifest_is_lost(
+    chain: Chain, lose: Callable[[Chain], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose(chain)
+    scored = []
+    monkeypatch.setattr(score, "run_shards", lambda *at, **_: scored.extend(at[2]))
     make(chain, "reports")
+    assert not scored
     assert scores_are_live(chain)
-    assert [table.mark(group) for group in row_groups(chain)] == there
+    assert make(chain, "reports") is None
+
+
+def test_scores_that_others_took_the_place_of_are_not_made_again(chain: Chain) -> None:
+    """Of the same rows, cut into other shards."""
+    table = ScoreTable(chain.root)
+    group = next(row_groups(chain))
+    other = replace(group, stop=group.stop + 1)
+    table.write(other, SCORE_SCHEMA.empty_table(), {"rejected": 1, "rejections": []})
+    table.publish([other], chain.series)
+    assert make(chain, "reports") is None
+    assert [live.group for live in table.live()] == [other]
+
+
+def test_an_altered_sae_is_not_scored_with(chain: Chain) -> None:
+    shutil.rmtree(path_of(chain.root) / "scores")
+    shutil.rmtree(path_of(chain.subset.directory))
+    weights = path_of(chain.sae.directory) / "sae_weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    with pytest.raises(DataError, match=r"sae_weights.safetensors is damaged"):
+        make(chain, "subsets")
 
 
 def test_what_was_collected_is_not_made_again(chain: Chain) -> None:

@@ -10,7 +10,8 @@ import pytest
 from raysae.artifacts import Artifact, ArtifactSpec, Publication, file_sha256
 from raysae.errors import DataError, StorageError
 from raysae.stages._outcome import Outcome, finish_once
-from raysae.storage import Directory
+from raysae.storage import Directory, open_storage
+from raysae.upkeep.verify import VerifySettings, run_verify
 
 Make = Callable[[Publication], dict[str, Any]]
 
@@ -129,3 +130,19 @@ def test_a_try_that_lost_its_files_is_named(artifact: Artifact) -> None:
     files.directory.delete("a.bin")
     with pytest.raises(DataError, match=r"lacks files .*; delete that file and run again"):
         finish_once(artifact, never)
+
+
+def test_what_a_killed_run_left_does_not_come_back_when_it_is_damaged(
+    artifact: Artifact, storage_root: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver died before it cleared the work away; on a disk that holds the same inodes."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Outcome, "remove", lambda _: None)
+        finish_once(artifact, maker("first"))
+    stored = artifact.directory.read_json("work/outcome.json")
+    for name in ("a.bin", f"work/{stored['try']}/a.bin"):
+        artifact.directory.put_bytes(name, b"f_rst of first")
+    with pytest.raises(DataError, match="damaged"):
+        run_verify(VerifySettings(str(open_storage(str(storage_root))), repair=True))
+    finish_once(artifact, maker("second"))
+    check(artifact, "second")
