@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from raysae.artifacts import MARK_SUFFIX, FileRecord
 from raysae.artifacts.marks import Mark, mark_name, parse_mark
 from raysae.artifacts.shard_list import shard_files
-from raysae.errors import DataError, RaysaeError
+from raysae.errors import DataError, RaysaeError, StorageError
 from raysae.storage import Directory, check_name
 from raysae.upkeep.inventory import Found, is_name
 
@@ -26,11 +26,13 @@ class MarkState(NamedTuple):
         shard: The shard's name.
         mark: Its content; None if it is not there or cannot be read.
         problem: Why it cannot be read; empty if it can, or is not there.
+        certain: Whether it is damaged for sure, and not out of reach for now.
     """
 
     shard: str
     mark: Mark | None
     problem: str
+    certain: bool = True
 
 
 def mark_names(directory: Directory) -> Iterator[str]:
@@ -45,14 +47,34 @@ def read_marks(directory: Directory, shards: Iterable[str]) -> Iterator[MarkStat
     rest = iter(shards)
     while part := list(islice(rest, MARKS_AT_ONCE)):
         names = [mark_name(shard) for shard in part]
-        for shard, name, data in zip(part, names, directory.read_many(names), strict=True):
-            mark, problem = None, ""
-            if data is not None:
-                try:
-                    mark = parse_mark(data, directory.describe(name))
-                except RaysaeError as error:
-                    problem = str(error).rstrip(".")
-            yield MarkState(shard, mark, problem)
+        for shard, name, data in zip(part, names, _contents(directory, names), strict=True):
+            yield _state(shard, directory.describe(name), data)
+
+
+def _contents(directory: Directory, names: list[str]) -> list[bytes | StorageError | None]:
+    """Return what files hold, or why that cannot be read: one of them hides no other."""
+    try:
+        return list(directory.read_many(names))
+    except StorageError:
+        return [_content(directory, name) for name in names]
+
+
+def _content(directory: Directory, name: str) -> bytes | StorageError | None:
+    try:
+        return next(directory.read_many([name]))
+    except StorageError as error:
+        return error
+
+
+def _state(shard: str, where: str, data: bytes | StorageError | None) -> MarkState:
+    if data is None:
+        return MarkState(shard, None, "")
+    if isinstance(data, StorageError):
+        return MarkState(shard, None, str(data).rstrip("."), certain=False)
+    try:
+        return MarkState(shard, parse_mark(data, where), "")
+    except RaysaeError as error:
+        return MarkState(shard, None, str(error).rstrip("."))
 
 
 def records_of(mark: Mark) -> list[FileRecord]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from raysae.artifacts import METADATA_FILE, SPEC_FILE
+from raysae.artifacts import METADATA_FILE, OUTCOME_FILE, SPEC_FILE, WORK
 from raysae.artifacts.marks import mark_name
 from raysae.artifacts.score_table import SCORES
 from raysae.errors import StorageError
@@ -28,30 +28,40 @@ def repair(root: Directory, damage: Iterable[Damage]) -> Iterator[str]:
         damage: Of which only what is certain counts.
 
     Raises:
-        StorageError: It was denied, or lies behind a symbolic link.
+        StorageError: It was denied; or some of it, which is left when all else is done, lies behind
+            a symbolic link.
     """
-    by_owner: dict[str, tuple[Directory, set[str], set[str]]] = {}
+    by_owner: dict[str, list[Damage]] = {}
     for one in damage:
         if one.certain:
-            _, marks, data = by_owner.setdefault(one.owner, (one.where, set(), set()))
-            if one.shard:
-                marks.add(mark_name(one.shard))
-            if one.owner == SCORES:
-                data.add(one.name)
-    for owner, (directory, marks, data) in by_owner.items():
+            by_owner.setdefault(one.owner, []).append(one)
+    linked = []
+    for owner, ones in by_owner.items():
+        directory = ones[0].where
+        there = [name for name in _in_the_way(owner, ones) if directory.exists(name)]
         if not root.backend.is_inside(directory.path):
-            raise StorageError(
-                f"storage: {directory} lies behind a symbolic link, so nothing is taken away "
-                "there; repair it where it lies."
-            )
-        names = sorted(marks) + sorted(data - marks)
+            linked.append(f"{directory} ({', '.join(there)})")
+            continue
         if owner != SCORES:
-            names.insert(0, METADATA_FILE)
             _touch(directory)
-        for name in names:
-            if directory.exists(name):
-                directory.remove([name])
-                yield f"{owner}/{name}"
+        for name in there:
+            directory.remove([name])
+            yield f"{owner}/{name}"
+    if linked:
+        raise StorageError(
+            "storage: nothing is taken away behind a symbolic link; delete by hand what is named "
+            f"in brackets in {'; '.join(linked)}."
+        )
+
+
+def _in_the_way(owner: str, damage: Iterable[Damage]) -> list[str]:
+    """Return the files for which a job takes the damaged ones for whole, in the order to go."""
+    marks = sorted({mark_name(one.shard) for one in damage if one.shard})
+    if owner == SCORES:
+        return marks + sorted({one.name for one in damage} - {*marks})
+    # What a killed run left of its work holds the very files that were damaged since.
+    outcome = [] if all(one.shard for one in damage) else [f"{WORK}/{OUTCOME_FILE}"]
+    return [*outcome, METADATA_FILE, *marks]
 
 
 def _touch(directory: Directory) -> None:

@@ -21,11 +21,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from raysae.artifacts import METADATA_FILE
 from raysae.artifacts.score_table import SCORES
-from raysae.errors import DataError, SettingsError
+from raysae.errors import DataError, SettingsError, StorageError
 from raysae.storage import Directory
 from raysae.storage.local import LocalBackend
-from raysae.upkeep.checks import Damage, checks_of, damage_of, score_checks
+from raysae.upkeep.checks import Damage, checks_of, damage_of, score_checks, still_damaged
 from raysae.upkeep.hashing import Check, compare_all
 from raysae.upkeep.inventory import artifacts, open_for_upkeep
 from raysae.upkeep.repair import repair
@@ -37,7 +38,8 @@ JOBS = {
     "activations": "jobs/cache.py",
     "saes": "jobs/train.py",
     "tuned": "jobs/finetune.py",
-    **dict.fromkeys(("snapshots", "weights", SCORES, "subsets", "reports"), "jobs/filter.py"),
+    "snapshots": "any job on that corpus",
+    **dict.fromkeys(("weights", SCORES, "subsets", "reports"), "jobs/filter.py"),
 }
 """What makes an artifact of a kind again, with the settings that it was made with."""
 
@@ -102,15 +104,21 @@ def run_verify(settings: VerifySettings) -> Verified:
         progress.damaged += 1
         progress.say(f"damaged: {sentence(one)}")
     progress.say(f"{progress.so_far()}, {f'{len(damage):,} damaged' if damage else 'all whole'}")
+    denied = None
     if settings.repair:
-        for name in repair(root, damage):
-            removed.append(name)
-            progress.say(f"repair: took away {name}")
+        try:
+            for name in repair(root, still_damaged(root, damage)):
+                removed.append(name)
+                progress.say(f"repair: took away {name}")
+        except StorageError as error:
+            denied = error
     verified = Verified(
         str(root), progress.files, progress.bytes, progress.seconds, damage, removed
     )
     if settings.json:
         sys.stdout.write(f"{json.dumps(_document(verified))}\n")
+    if denied:
+        raise denied
     if damage:
         raise DataError(_summary(settings, verified))
     return verified
@@ -129,9 +137,11 @@ def sentence(damage: Damage) -> str:
 
 
 def _way_out(damage: Damage) -> str:
+    job = JOBS.get(damage.owner.partition("/")[0], "the job that made it")
+    if damage.name == METADATA_FILE and not damage.certain:
+        return f"see why, or delete it by hand and run {job}, which makes it again"
     if not damage.certain:
         return "see why, or delete it by hand, and verify again"
-    job = JOBS.get(damage.owner.partition("/")[0], "the job that made it")
     if damage.shard:
         return f"--repair and {job} make {'it' if damage.owner == SCORES else 'this shard'} again"
     return f"--repair and {job} make again what is not in a shard"
@@ -232,9 +242,6 @@ def _summary(settings: VerifySettings, verified: Verified) -> str:
     what = f"{counted(len(verified.damage), 'thing is', 'things are')} damaged in {owners}"
     if not any(one.certain for one in verified.damage):
         return f"{what}; what to do about each is said above."
-    if settings.repair and verified.removed:
-        return (
-            f"{what}; run the jobs that are named above with the settings of then, which make only "
-            "what is damaged."
-        )
+    if settings.repair:
+        return f"{what}; run the jobs that are named above with the settings of then."
     return f"{what}; run this again with --repair, then the jobs that are named above."

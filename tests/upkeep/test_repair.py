@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from raysae.artifacts import METADATA_FILE, SPEC_FILE, RowGroup, ScoreTable, score_files
-from raysae.errors import StorageError
+from raysae.errors import DataError, StorageError
 from raysae.storage import Directory
 from raysae.upkeep.verify import VerifySettings, run_verify
 from tests.upkeep.builders import (
@@ -60,14 +61,19 @@ def test_nothing_is_taken_away_behind_a_link(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = new_storage(tmp_path / "s")
-    made = sharded(root)
+    made, sae = sharded(root), artifact(root, "saes")
     DAMAGE["is missing"](made.directory, data_file(made.directory))
+    DAMAGE["is missing"](sae.directory, "data.bin")
     (tmp_path / "s" / "activations").rename(tmp_path / "elsewhere")
     (tmp_path / "s" / "activations").symlink_to(tmp_path / "elsewhere")
     before = tree(tmp_path / "elsewhere")
-    with pytest.raises(StorageError, match="symbolic link"):
-        run_verify(VerifySettings(str(root), repair=True))
+    there = r"symbolic link; delete by hand .*\(metadata.json, shard-00000.done.json\)"
+    with pytest.raises(StorageError, match=there):
+        run_verify(VerifySettings(str(root), repair=True, json=True))
     assert tree(tmp_path / "elsewhere") == before
+    assert not sae.directory.exists(METADATA_FILE)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["removed"] == [f"{sae.name}/{METADATA_FILE}"]
 
 
 def test_what_is_repaired_counts_as_touched(
@@ -97,3 +103,26 @@ def test_damaged_metadata_is_taken_away_and_a_damaged_spec_is_not(
         (one.name, True),
         (two.name, False),
     }
+
+
+def test_altered_metadata_are_left_to_a_person(
+    root: Directory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = artifact(root, "saes")
+    metadata = made.directory.read_json(METADATA_FILE)
+    made.directory.put_json(METADATA_FILE, {**metadata, "id": "0" * 24})
+    _, told = verified(root, capsys, repair=True)
+    assert told["removed"] == []
+    with pytest.raises(DataError):
+        run_verify(VerifySettings(str(root)))
+    assert "delete it by hand and run jobs/train.py" in capsys.readouterr().out
+
+
+def test_the_second_repair_names_the_jobs_too(
+    root: Directory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write_scores(root, row_group(), extra=INPUTS)
+    altered(table, row_group())
+    for _ in range(2):
+        with pytest.raises(DataError, match="; run the jobs that are named above"):
+            run_verify(VerifySettings(str(root), repair=True))
