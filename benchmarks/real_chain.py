@@ -187,7 +187,8 @@ def compare(
 def differing(here: Directory, there: Directory) -> list[str]:
     """Return the files of artifacts and scores that two storages do not have alike.
 
-    What tells when and how long something ran is left out: metadata, reports.
+    What tells when and how long something ran is left out: metadata, reports. A cache's marks tell
+    it too, and always differ.
     """
 
     def sizes(storage: Directory) -> dict[str, int]:
