@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from raysae.artifacts.artifact import METADATA_FILE
@@ -24,17 +24,20 @@ def fetched_whole(directory: Directory, names: Sequence[str]) -> Iterator[Path]:
         names: The files.
 
     Raises:
-        FileNotFoundError: One of them, or `metadata.json`, is not there.
-        DataError: A file's bytes are not those that `metadata.json` lists.
+        DataError: One of them, or `metadata.json`, is not there; or a file's bytes are not those
+            that `metadata.json` lists.
     """
-    listed = records_from_json(directory.read_json(METADATA_FILE)["files"])
-    sums = {record.name: record.sha256 for record in listed}
-    with directory.fetched(names) as files:
+    with ExitStack() as stack:
+        try:
+            listed = records_from_json(directory.read_json(METADATA_FILE)["files"])
+            files = stack.enter_context(directory.fetched(names))
+        except FileNotFoundError as error:
+            raise DataError(f"{directory} is not finished any more; run again.") from error
+        sums = {record.name: record.sha256 for record in listed}
         for name in names:
             if file_sha256(files / name) != sums.get(name):
                 raise DataError(
-                    f"{directory.describe(name)} is damaged: its bytes are not those written; "
-                    "jobs/verify.py with --repair takes it away, and names the job that makes it "
-                    "again."
+                    f"{directory.describe(name)} is damaged: its bytes are not those written; run "
+                    "jobs/verify.py with --repair, and then the job that it names."
                 )
         yield files

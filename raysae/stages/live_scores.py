@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 
 import pyarrow.compute as pc
 
-from raysae.artifacts import RowGroup, ScoreTable
+from raysae.artifacts import RowGroup, ScoreTable, ShardSpec
 from raysae.artifacts.manifests import KEPT_SERIES
 from raysae.artifacts.marks import Mark
-from raysae.scoring import SCORERS
+from raysae.scoring import SAE_SCORERS, SCORERS
 from raysae.stages.chain import Chain
 
 
@@ -34,21 +33,33 @@ def scores_are_live(chain: Chain) -> bool:
 def scores_were_published(chain: Chain) -> bool:
     """Whether these scores were published, and neither newer ones took their place nor all is gone.
 
-    Marks tell of scores whose manifest was lost, so that an earlier one counts, or none. Those of
-    the first shard tell for all: a large corpus has very many.
+    Marks tell of scores whose manifest was lost, so that an earlier one counts, or none; but not
+    where that has as many series as are kept, since newer ones may have taken their place. Those of
+    one shard tell for all: a large corpus has very many.
     """
+    if (shard := _shard_of_largest_file(chain)) is None:
+        return False
+    # What other scorers make is shared by chains with other SAEs.
+    groups = [chain.row_group(shard, scorer) for scorer in sorted(SAE_SCORERS)]
     table = ScoreTable(chain.root)
-    first = list(islice(row_groups(chain), len(SCORERS)))
     listed = table.latest().table(["corpus", "series", "lineage", "start", "stop"])
     listed = listed.filter(pc.equal(listed["corpus"], chain.settings.corpus.name))
     mine = listed.filter(pc.equal(listed["series"], chain.series))
     if len(mine):
         # The same rows cut into other shards are the same series.
-        of_file = mine.filter(pc.equal(mine["lineage"], first[0].lineage))
+        of_file = mine.filter(pc.equal(mine["lineage"], groups[0].lineage))
         ranges = zip(of_file["start"].to_pylist(), of_file["stop"].to_pylist(), strict=True)
-        return (first[0].start, first[0].stop) in ranges
+        return (shard.start, shard.stop) in ranges
     replaced = pc.count_distinct(listed["series"]).as_py() >= KEPT_SERIES
-    return not replaced and any(table.mark(group) for group in first)
+    return not replaced and any(table.mark(group) for group in groups)
+
+
+def _shard_of_largest_file(chain: Chain) -> ShardSpec | None:
+    """Return the shard that tells two ways of cutting a corpus apart; None if there is none."""
+    files = chain.corpus.snapshot.files
+    largest = max(range(len(files)), key=lambda index: files[index].rows, default=None)
+    shards = chain.shards(chain.corpus)
+    return next((shard for shard in shards if shard.file_index == largest), None)
 
 
 def score_marks(chain: Chain) -> Iterator[Mark]:

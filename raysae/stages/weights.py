@@ -188,8 +188,7 @@ def read_weights(directory: Directory) -> FeatureWeights:
     """Read the weights of a finished artifact.
 
     Raises:
-        FileNotFoundError: They are not there.
-        DataError: They are not what was written.
+        DataError: They are not there, or not what was written.
     """
     with fetched_whole(directory, [WEIGHTS_FILE]) as files:
         # Into memory: the copy is gone when the table is used.

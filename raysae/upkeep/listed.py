@@ -18,6 +18,9 @@ from raysae.upkeep.inventory import Found, is_name
 MARKS_AT_ONCE = 256
 """Marks in memory at the same time."""
 
+FAILURES = 3
+"""Files one after the other that cannot be read: then the storage is out of reach, not a file."""
+
 
 class MarkState(NamedTuple):
     """A mark, or why it cannot be read.
@@ -52,11 +55,21 @@ def read_marks(directory: Directory, shards: Iterable[str]) -> Iterator[MarkStat
 
 
 def _contents(directory: Directory, names: list[str]) -> list[bytes | StorageError | None]:
-    """Return what files hold, or why that cannot be read: one of them hides no other."""
+    """Return what files hold, or why that cannot be read: one of them hides no other.
+
+    Raises:
+        StorageError: Several of them cannot be read.
+    """
     try:
         return list(directory.read_many(names))
     except StorageError:
-        return [_content(directory, name) for name in names]
+        found: list[bytes | StorageError | None] = []
+        for name in names:
+            found.append(_content(directory, name))
+            last = found[-FAILURES:]
+            if len(last) == FAILURES and all(isinstance(one, StorageError) for one in last):
+                raise
+        return found
 
 
 def _content(directory: Directory, name: str) -> bytes | StorageError | None:

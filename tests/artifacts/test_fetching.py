@@ -42,7 +42,18 @@ def test_a_file_that_nothing_lists_is_not_used(finished: Artifact) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.bin", "metadata.json"])
-def test_what_is_missing_is_told_as_that(finished: Artifact, name: str) -> None:
+def test_what_somebody_took_away_is_told(finished: Artifact, name: str) -> None:
     finished.directory.delete(name)
-    with pytest.raises(FileNotFoundError), fetched_whole(finished.directory, ["a.bin"]):
+    with (
+        pytest.raises(DataError, match="not finished any more; run again"),
+        fetched_whole(finished.directory, ["a.bin"]),
+    ):
         pass
+
+
+def test_what_goes_wrong_in_the_block_is_not_taken_for_a_lost_file(finished: Artifact) -> None:
+    with (
+        pytest.raises(FileNotFoundError, match="something else"),
+        fetched_whole(finished.directory, ["a.bin"]),
+    ):
+        raise FileNotFoundError("something else")

@@ -14,7 +14,7 @@ from raysae.errors import DataError
 from raysae.pipeline import make
 from raysae.stages import score
 from raysae.stages.chain import Chain
-from raysae.stages.live_scores import row_groups, scores_are_live
+from raysae.stages.live_scores import row_groups, scores_are_live, scores_were_published
 from raysae.upkeep.verify import VerifySettings, run_verify
 from tests.stages.conftest import Made
 from tests.storages import path_of
@@ -84,14 +84,31 @@ def test_scores_are_published_again_where_their_manifest_is_lost(
 
 
 def test_scores_that_others_took_the_place_of_are_not_made_again(chain: Chain) -> None:
-    """Of the same rows, cut into other shards."""
-    table = ScoreTable(chain.root)
-    group = next(row_groups(chain))
-    other = replace(group, stop=group.stop + 1)
-    table.write(other, SCORE_SCHEMA.empty_table(), {"rejected": 1, "rejections": []})
-    table.publish([other], chain.series)
+    """Of the same rows, cut into other shards; a small file is one shard either way."""
+    table, groups = ScoreTable(chain.root), list(row_groups(chain))
+    longest = max(group.stop - group.start for group in groups)
+    others = []
+    for group in groups:
+        if group.stop - group.start == longest:
+            others.append(replace(group, stop=group.stop - 1))
+            table.write(others[-1], SCORE_SCHEMA.empty_table(), {"rejected": 1, "rejections": []})
+        else:
+            others.append(group)
+    table.publish(others, chain.series)
+    before = list(table.live())
     assert make(chain, "reports") is None
-    assert [live.group for live in table.live()] == [other]
+    assert list(table.live()) == before
+
+
+def test_of_another_sae_only_what_needs_it_counts(chain: Chain) -> None:
+    """What no SAE decides, all chains on the corpus share."""
+    settings = replace(chain.settings, sae=replace(chain.settings.sae, seed=1))
+    other = Chain(settings)
+    table = ScoreTable(chain.root)
+    shared = [group for group in row_groups(other) if table.mark(group)]
+    assert {group.scorer for group in shared} == {"random"}
+    assert not scores_were_published(other)
+    assert scores_were_published(chain)
 
 
 def test_an_altered_sae_is_not_scored_with(chain: Chain) -> None:

@@ -10,6 +10,7 @@ from raysae.upkeep import checks
 from raysae.upkeep.checks import Damage, checks_of, damage_of, score_checks, still_damaged
 from raysae.upkeep.hashing import compare
 from raysae.upkeep.inventory import look_at
+from raysae.upkeep.listed import FAILURES
 from tests.upkeep.builders import (
     INPUTS,
     artifact,
@@ -196,3 +197,18 @@ def damage_in(root: Directory, owner: str) -> list[Damage]:
     listed = checks_of(look_at(root, kind, id_)) if id_ else score_checks(root)
     found = [one if isinstance(one, Damage) else damage_of(compare(one)) for one in listed]
     return [one for one in found if one.problem]
+
+
+def test_a_storage_that_is_out_of_reach_is_given_up(
+    root: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, asked = sharded(root, shards=12), []
+
+    def down(self: Directory, names: Sequence[str]) -> Iterator[bytes | None]:
+        asked.append(names)
+        raise StorageError("storage: does not answer.")
+
+    monkeypatch.setattr(Directory, "read_many", down)
+    with pytest.raises(StorageError, match="does not answer"):
+        damage_in(root, made.name)
+    assert len(asked) == 1 + FAILURES

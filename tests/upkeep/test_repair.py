@@ -8,6 +8,7 @@ import pytest
 from raysae.artifacts import METADATA_FILE, SPEC_FILE, RowGroup, ScoreTable, score_files
 from raysae.errors import DataError, StorageError
 from raysae.storage import Directory
+from raysae.upkeep import verify
 from raysae.upkeep.verify import VerifySettings, run_verify
 from tests.upkeep.builders import (
     INPUTS,
@@ -67,7 +68,7 @@ def test_nothing_is_taken_away_behind_a_link(
     (tmp_path / "s" / "activations").rename(tmp_path / "elsewhere")
     (tmp_path / "s" / "activations").symlink_to(tmp_path / "elsewhere")
     before = tree(tmp_path / "elsewhere")
-    there = r"symbolic link; delete by hand .*\(metadata.json, shard-00000.done.json\)"
+    there = "symbolic link, .*: delete metadata.json, shard-00000.done.json there by hand; then run"
     with pytest.raises(StorageError, match=there):
         run_verify(VerifySettings(str(root), repair=True, json=True))
     assert tree(tmp_path / "elsewhere") == before
@@ -126,3 +127,51 @@ def test_the_second_repair_names_the_jobs_too(
     for _ in range(2):
         with pytest.raises(DataError, match="; run the jobs that are named above"):
             run_verify(VerifySettings(str(root), repair=True))
+
+
+def test_what_was_made_again_while_the_rest_was_read_stays(
+    root: Directory, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = artifact(root, "saes")
+    DAMAGE["is missing"](made.directory, "data.bin")
+    say = verify._Progress.say
+
+    def beside(self: verify._Progress, line: str) -> None:
+        if "1 damaged" in line:
+            made.directory.delete(METADATA_FILE)
+            artifact(root, "saes")
+        say(self, line)
+
+    monkeypatch.setattr(verify._Progress, "say", beside)
+    _, told = verified(root, capsys, repair=True)
+    assert len(told["damage"]) == 1
+    assert told["removed"] == []
+    assert made.is_finished()
+
+
+@pytest.mark.parametrize(
+    ("damaged", "kept"), [("data.bin", False), (METADATA_FILE, True), ("shard", True)]
+)
+def test_what_a_killed_run_left_goes_where_it_is_damaged_too(
+    root: Directory, capsys: pytest.CaptureFixture[str], damaged: str, kept: bool
+) -> None:
+    made = sharded(root, "weights") if damaged == "shard" else artifact(root, "saes")
+    made.directory.put_json("work/outcome.json", {})
+    name = data_file(made.directory) if damaged == "shard" else damaged
+    made.directory.put_bytes(name, b"x")
+    verified(root, capsys, repair=True)
+    assert not made.is_finished()
+    assert made.directory.exists("work/outcome.json") == kept
+
+
+def test_scores_behind_a_link_that_were_deleted_by_hand_are_named_with_their_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = new_storage(tmp_path / "s")
+    table = write_scores(root, row_group())
+    for name in table.files_of(1):
+        table.directory.delete(name)
+    (tmp_path / "s" / "scores").rename(tmp_path / "elsewhere")
+    (tmp_path / "s" / "scores").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="; run the jobs that are named above"):
+        run_verify(VerifySettings(str(root), repair=True))
