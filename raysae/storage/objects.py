@@ -40,6 +40,9 @@ LISTED_AT_ONCE = 3
 READ_AT_ONCE = 256
 """Small objects read at the same time by `read_many`, so that memory is bounded."""
 
+PARTS_AT_ONCE = 4
+"""Parts of a large file that are sent to S3 at the same time, each of them in memory meanwhile."""
+
 FETCHES = 2
 """How often an object is fetched whose bytes are not those that its name says."""
 
@@ -100,7 +103,7 @@ class ObjectBackend:
 
         def send() -> None:
             try:
-                self._fs.put_file(str(local), self._path(key))
+                self._fs.put_file(str(local), self._path(key), **self._few)
             except FileNotFoundError as error:
                 # So s3fs reports an upload in parts whose last answer was lost. What lies there
                 # may just as well be an older file of the same size, so it is sent again.
@@ -113,6 +116,11 @@ class ObjectBackend:
             self._do("written", key, send)
         finally:
             local.unlink(missing_ok=True)
+
+    @property
+    def _few(self) -> dict[str, Any]:
+        """What makes S3's client hold few of a file's parts, of 50 MiB each, in memory at once."""
+        return {"max_concurrency": PARTS_AT_ONCE} if self.uri.scheme == "s3" else {}
 
     def put_bytes(self, key: str, data: bytes) -> None:
         """Send some bytes in one request."""

@@ -82,7 +82,7 @@ class Client:
 
         self._request(mode, path, effect)
 
-    def put_file(self, lpath: str, rpath: str) -> None:
+    def put_file(self, lpath: str, rpath: str, **_: Any) -> None:
         data = Path(lpath).read_bytes()
         if len(data) <= PART_BYTES:
             return self.pipe_file(rpath, data)

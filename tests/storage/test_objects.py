@@ -168,7 +168,7 @@ def test_an_older_file_of_the_same_size_is_not_taken_for_the_new_one() -> None:
 
         times = 1
 
-        def put_file(self, lpath: str, rpath: str) -> None:
+        def put_file(self, lpath: str, rpath: str, **_: object) -> None:
             if self.times:
                 self.times -= 1
                 raise FileNotFoundError("The specified upload does not exist")
