@@ -11,7 +11,9 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -26,6 +28,10 @@ DIRECTORY_VARIABLE = "RAYSAE_NODE_CACHE"
 BYTES_VARIABLE = "RAYSAE_NODE_CACHE_BYTES"
 DEFAULT_BYTES = 64 << 30
 """Bytes that copies may take, and the environment variable that sets them: 64 GiB if unset."""
+
+
+_PREFIX = "raysae-"
+_COPY = re.compile(rf"{_PREFIX}[0-9a-f]{{40}}")
 
 
 class FullDiskError(StorageError):
@@ -52,8 +58,8 @@ def open_cached(version: str, size: int, fetch: Callable[[Path], None]) -> int:
     limit = _limit()
     directory = cache_directory()
     digest = hashlib.sha256(f"{boot_id()}{version}".encode()).hexdigest()
-    path = directory / digest[:40]
-    with _locked(directory / f"{digest[:2]}.lock"):
+    path = directory / f"{_PREFIX}{digest[:40]}"
+    with _locked(directory / f"{_PREFIX}{digest[:2]}.lock"):
         descriptor = _open_whole(path, size)
         if descriptor is not None:
             return descriptor
@@ -173,7 +179,7 @@ def _make_room(directory: Path, size: int) -> bool:
 def _copies(directory: Path) -> list[tuple[float, int, Path]]:
     """Return (time of last use, bytes, path) of all copies, oldest first.
 
-    Unfinished ones of dead processes are removed.
+    Unfinished ones of dead processes are removed. The directory may hold a user's files, too.
     """
     copies = []
     for path in directory.iterdir():
@@ -181,8 +187,9 @@ def _copies(directory: Path) -> list[tuple[float, int, Path]]:
             if writer_is_dead(path.name):
                 path.unlink(missing_ok=True)
             continue
-        with suppress(FileNotFoundError):
-            status = path.stat()
-            if path.suffix != ".lock":
-                copies.append((status.st_mtime, status.st_size, path))
+        if _COPY.fullmatch(path.name):
+            with suppress(FileNotFoundError):
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode):
+                    copies.append((status.st_mtime, status.st_size, path))
     return sorted(copies)

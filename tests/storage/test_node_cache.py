@@ -104,6 +104,23 @@ def test_copies_that_were_not_used_for_longest_are_dropped(
     assert fetchers["b"].times == 2
 
 
+def test_other_files_in_the_directory_stay(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory.mkdir(exist_ok=True)
+    mine = {"thesis.tar": b"t" * 1000, "a" * 40: b"a", "raysae-notes": b"n"}
+    for name, data in mine.items():
+        (directory / name).write_bytes(data)
+        os.utime(directory / name, (1, 1))
+    (directory / f"raysae-{'b' * 40}").mkdir()
+    monkeypatch.setenv(BYTES_VARIABLE, "150")
+    for name in "cd":
+        content(name, Fetcher(name.encode() * 100))
+    left = copies(directory)
+    assert {name: (directory / name).read_bytes() for name in mine} == mine
+    assert sum(size == 100 for size in left.values()) == 1
+
+
 def test_a_copy_larger_than_the_bound_can_be_read(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
