@@ -62,19 +62,28 @@ class Checkpoints:
     def publish(self, token: str, step: int) -> None:
         """Give a checkpoint its name, when all ranks have put their files, and drop old ones.
 
+        One of which files were lost is dropped, too: it would take the place of a whole one.
+
         Args:
             token: The checkpoint's.
             step: Steps that are behind it.
         """
         files = {entry.key: entry.size for entry in (self.directory / token).entries()}
         name = f"{_RECORD}{step:010d}.json"
-        first = self.directory.create(name, to_json({"token": token, "files": files}))
+        record = to_json({"token": token, "files": files})
+        first = self.directory.create(name, record)
+        if not first and not self._is_whole(name):
+            self.directory.put_bytes(name, record)
+            first = True
         with suppress(StorageError):  # Where nothing can be deleted, all of them stay.
             if not first:
                 # A run beside this one has saved the same step: either is as good.
                 self._delete(token, files)
-            for old in self._records()[:-KEPT_CHECKPOINTS]:
-                self._drop(old)
+            records = self._records()
+            kept = [name for name in records if self._is_whole(name)][-KEPT_CHECKPOINTS:]
+            for old in records:
+                if old not in kept:
+                    self._drop(old)
 
     @contextmanager
     def fetched(self, name: str) -> Iterator[Path]:

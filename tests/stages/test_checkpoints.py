@@ -75,6 +75,32 @@ def test_two_runs_at_once_keep_what_is_furthest(tmp_path: Path) -> None:
     assert "step-0000000002.json" not in names(directory)
 
 
+def test_broken_ones_take_no_whole_ones_place(tmp_path: Path) -> None:
+    """A training began anew, since all that it had saved was lost."""
+    directory = at(tmp_path)
+    for step in (40, 50):
+        publish(directory, step)
+        directory.delete(f"{step}x/state")
+    publish(directory, 5)
+    assert Checkpoints(directory).newest() == "step-0000000005.json"
+    assert names(directory) == ["5x/state", "step-0000000005.json"]
+
+
+def test_a_broken_one_of_the_same_step_is_replaced(tmp_path: Path) -> None:
+    directory = at(tmp_path)
+    publish(directory, 4)
+    publish(directory, 6, "first")
+    directory.delete("6first/state")
+    publish(directory, 6, "again")
+    assert state(directory) == "again"
+    assert names(directory) == [
+        "4x/state",
+        "6again/state",
+        "step-0000000004.json",
+        "step-0000000006.json",
+    ]
+
+
 def test_a_run_killed_before_the_name_is_given_leaves_no_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
