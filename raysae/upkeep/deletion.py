@@ -228,9 +228,10 @@ class Deletion:
         needed = set(marks)
         try:
             self._remove(table.directory, marks)
+            # First: a run that has ended by then has published what is listed after that.
+            used = SCORES in used_in(self.root, self.clock)
             published = [number for number in table.manifests.numbers() if number > newest]
             listed = {name for number in published for name in table.files_of(number)}
-            used = SCORES in used_in(self.root, self.clock)
             if not used:
                 needed &= listed
         finally:

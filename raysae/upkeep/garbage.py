@@ -95,6 +95,7 @@ def plan_garbage(root: Directory, keep: Keep, clock: StorageClock) -> Plan:
     surveys = {found.name: _survey(found, plan) for found in plan.found}
     plan.nodes = nodes_of(plan.found, surveys, clock)
     doomed = garbage(list(plan.nodes.values()), rules_for(root, plan, keep, clock))
+    in_use = used_in(root, clock)
     for found in plan.found:
         survey = surveys[found.name]
         if survey is None:
@@ -102,8 +103,9 @@ def plan_garbage(root: Directory, keep: Keep, clock: StorageClock) -> Plan:
         if found.name in doomed:
             why = f"{WHY[doomed[found.name]]}, untouched for {_age(survey, clock)}"
             plan.items.append(Item(found.name, doomed[found.name], why, survey.files, survey.bytes))
-        else:
-            _add_left(plan, found.name, _left_in(found, survey, clock))
+        elif found.kind in KINDS:
+            used = found.name in in_use
+            _add_left(plan, found.name, _left_in(found, survey, clock, used=used))
     _add_scores(plan, root, keep, clock)
     for name in (PROBES, USES):
         _add_left(plan, name, (e for e in (root / name).entries() if may_go(e, clock)))
@@ -199,14 +201,16 @@ def _survey(found: Found, plan: Plan) -> FileSurvey | None:
     return None
 
 
-def _left_in(found: Found, survey: FileSurvey, clock: StorageClock) -> list[Entry]:
+def _left_in(found: Found, survey: FileSurvey, clock: StorageClock, *, used: bool) -> list[Entry]:
     """Return the files of an artifact that stays which nobody needs.
 
     What no mark lists is left only where the artifact is finished: in an unfinished one it may be a
-    checkpoint, or be written again under the same name and listed at any moment.
+    checkpoint, or be written again under the same name and listed at any moment. A finished one of
+    which something was lost is made again under its old metadata: by a run that uses it, and writes
+    there again and again.
     """
     left = [*survey.temporaries, *survey.attempts]
-    if found.metadata is not None:
+    if found.metadata is not None and not used and clock.is_old(survey.touched):
         left += survey.unlisted
     return [entry for entry in left if may_go(entry, clock)]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,24 @@ def test_an_unlisted_file_of_unfinished_work_stays_as_long_as_the_work(tmp_path:
     assert garbage(root, delete=True) == {}
 
 
+@pytest.mark.parametrize("sign", ["none", "spec", "use", "checkpoint"])
+def test_work_on_a_finished_artifact_that_lost_a_file_stays(tmp_path: Path, sign: str) -> None:
+    root = new_storage(tmp_path)
+    made = artifact(root, "tuned", files=("model.safetensors",))
+    made.directory.delete("model.safetensors")
+    made.directory.put_bytes("work/preferences.arrow", b"x")
+    age(tmp_path, 2 * WEEK)
+    with ExitStack() as stack:
+        if sign == "use":
+            stack.enter_context(using(root, [made.name]))
+        elif sign == "spec":
+            made.begin()
+        elif sign == "checkpoint":
+            made.directory.put_bytes("work/checkpoints/token/state", b"x")
+        garbage(root, delete=True)
+        assert made.directory.exists("work/preferences.arrow") == (sign != "none")
+
+
 def test_symbolic_links_are_not_followed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,6 +215,9 @@ def test_what_is_not_raysaes_stays(tmp_path: Path, capsys: pytest.CaptureFixture
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"{}")
     later = artifact(root, "discoveries", finished=False)
+    finished = artifact(root, "discoveries", number=1)
+    for name in ("more.bin", "attempts/shard-00000.read-1", f"{TEMPORARY_PREFIX}of-somebody"):
+        finished.directory.put_bytes(name, b"known to another version")
     age(tmp_path, 2 * WEEK)
     before = tree(tmp_path)
     assert garbage(root, delete=True) == {}

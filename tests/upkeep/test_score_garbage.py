@@ -14,6 +14,7 @@ from raysae.artifacts import MANIFEST_SCHEMA, uses
 from raysae.artifacts.uses import using
 from raysae.errors import StorageError
 from raysae.storage import Directory
+from raysae.upkeep import deletion
 from raysae.upkeep.collect import CollectSettings, run_collect
 from tests.upkeep.builders import (
     HOUR,
@@ -98,6 +99,26 @@ def test_row_groups_that_a_manifest_comes_to_list_stay(
         lambda: table.manifests.publish(rows, "s"),
         lambda names: names[0].endswith(".done.json"),
     )
+    run_collect(CollectSettings(str(root), delete=True))
+    assert table.are_live([row_group()], "s")
+
+
+def test_row_groups_of_a_run_that_publishes_and_ends_at_this_moment_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = new_storage(tmp_path)
+    table = write_scores(root, row_group(), extra=INPUTS, publish=False)
+    live = next(iter(table._complete([row_group()])))
+    age(tmp_path, 2 * WEEK)
+    rows = pa.Table.from_pylist([live._asdict()], MANIFEST_SCHEMA)
+    look = deletion.used_in
+
+    def just_before(*arguments: Any) -> set[str]:
+        if not table.directory.exists(live.mark):
+            table.manifests.publish(rows, "s")
+        return look(*arguments)
+
+    monkeypatch.setattr(deletion, "used_in", just_before)
     run_collect(CollectSettings(str(root), delete=True))
     assert table.are_live([row_group()], "s")
 
