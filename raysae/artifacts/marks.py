@@ -7,7 +7,7 @@ A mark whose files are not there with their sizes is none, and its shard is done
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -30,7 +30,11 @@ def mark_name(shard: str) -> str:
 
 
 def write_mark(
-    directory: Directory, shard: str, files: Sequence[FileRecord], content: Mapping[str, Any]
+    directory: Directory,
+    shard: str,
+    files: Sequence[FileRecord],
+    content: Mapping[str, Any],
+    counts: Callable[[Mark], bool] = lambda _: True,
 ) -> Mark:
     """Say that a shard is complete, unless another run has said so already.
 
@@ -40,6 +44,7 @@ def write_mark(
         files: Its data files, published before.
         content: `rows`, `rejected` and `rejections`, without which it is none, and what the stage
             adds.
+        counts: Whether a mark that lies there already is one of this very shard.
 
     Returns:
         The mark that counts: this one, or that of the run that came first.
@@ -49,7 +54,7 @@ def write_mark(
     if directory.create(name, to_json(mark)):
         return mark
     first = read_mark(directory, shard)
-    if first is None:
+    if first is None or not counts(first):
         directory.put_json(name, mark)
         return mark
     counted = {record.name for record in records_from_json(first["files"])}

@@ -157,6 +157,15 @@ def _read_marks(
     return problems
 
 
+def is_mark_of(group: RowGroup, mark: Mark) -> bool:
+    """Whether a mark that can be read is this row group's."""
+    try:
+        live_group(group, mark, "")
+    except DataError:
+        return False
+    return True
+
+
 def live_group(group: RowGroup, mark: Mark, where: str) -> LiveGroup:
     """Return what a manifest lists of a row group, by its mark.
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import chain, islice
 from typing import Any, TypeVar
 
@@ -34,6 +35,7 @@ from raysae.artifacts.score_files import (
     GroupState,
     MissingGroups,
     find_files,
+    is_mark_of,
     read_files,
     read_group_marks,
 )
@@ -80,7 +82,8 @@ class ScoreTable:
             table = scores.cast(SCORE_SCHEMA).combine_chunks()
             pq.write_table(table, local, compression="zstd")
         content = {**extra, **asdict(group), "rows": scores.num_rows}
-        return write_mark(self.directory, group.shard, publication.records, content)
+        its = partial(is_mark_of, group)
+        return write_mark(self.directory, group.shard, publication.records, content, its)
 
     def publish(self, groups: Iterable[RowGroup], series: str) -> int:
         """Make row groups live as one series, in place of what the series was before.

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
@@ -123,15 +124,20 @@ def shard_files(directory: Directory, files: Sequence[FileRecord]) -> Iterator[L
     for listed in files:
         if not is_shard_list(listed.name):
             continue
-        data = directory.read_bytes(listed.name)
+        where, data = directory.describe(listed.name), directory.read_bytes(listed.name)
+        if hashlib.sha256(data).hexdigest() != listed.sha256:
+            raise _damaged(where, "its bytes are not those written")
         try:
             with pq.ParquetFile(pa.BufferReader(data)) as table:
                 for batch in table.iter_batches(_ROWS_AT_ONCE, columns=columns):
                     values = (batch.column(name).to_pylist() for name in columns)
                     for shard, rows, rejected, *file in zip(*values, strict=True):
                         yield ListedFile(shard, rows, rejected, FileRecord(*file))
-        except (pa.ArrowException, OSError, KeyError) as error:
-            raise DataError(
-                f"{directory.describe(listed.name)} is damaged ({error}); delete it and run again, "
-                "which lists the shards anew."
-            ) from error
+        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+            raise _damaged(where, error) from error
+
+
+def _damaged(where: str, why: object) -> DataError:
+    return DataError(
+        f"{where} is damaged ({why}); delete it and run again, which lists the shards anew."
+    )

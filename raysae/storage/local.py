@@ -20,13 +20,12 @@ from raysae.errors import StorageError
 from raysae.storage.backend import Entry, Upload
 from raysae.storage.posix import Posix
 from raysae.storage.removal import is_inside, prune, remove_inside
-from raysae.storage.scratch import FULL, full_disk
+from raysae.storage.scratch import explained
 from raysae.storage.temporaries import temporary_name
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _PRUNED_AT_MOST = 200
 _PIECE_BYTES = 4 << 20
 _NO_LINKS = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
@@ -49,22 +48,6 @@ def _one_sentence(
             raise explained(error, backend.root) from error
 
     return checked
-
-
-def explained(error: OSError, root: Path) -> StorageError:
-    """Say what an error of the system means for a storage, and what can be done."""
-    where = error.filename2 or error.filename or root
-    if error.errno in FULL:
-        return full_disk(where, error.errno)
-    if error.errno in _DENIED:
-        return StorageError(
-            f"storage: {where} is denied ({error.strerror}); allow it or name another storage, and "
-            "run again."
-        )
-    return StorageError(
-        f"storage: {where} cannot be used ({error.strerror or error}); mend it or name another "
-        "storage, and run again."
-    )
 
 
 def _again_if_pruned(call: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
@@ -317,7 +300,8 @@ class LocalBackend:
             if not source.is_file():
                 raise FileNotFoundError(key)
             try:
-                os.link(source, target)
+                # The file itself: a link may lead on from its own directory only.
+                os.link(source.resolve(), target)
             except FileNotFoundError:
                 raise
             except OSError:

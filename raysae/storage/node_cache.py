@@ -179,17 +179,17 @@ def _make_room(directory: Path, size: int) -> bool:
 def _copies(directory: Path) -> list[tuple[float, int, Path]]:
     """Return (time of last use, bytes, path) of all copies, oldest first.
 
-    Unfinished ones of dead processes are removed. The directory may hold a user's files, too.
+    Unfinished ones of dead processes are removed. The directory may hold other files, too, and
+    other users' copies.
     """
     copies = []
     for path in directory.iterdir():
-        if is_temporary(path.name):
-            if writer_is_dead(path.name):
-                path.unlink(missing_ok=True)
-            continue
-        if _COPY.fullmatch(path.name):
-            with suppress(FileNotFoundError):
-                status = path.lstat()
-                if stat.S_ISREG(status.st_mode):
-                    copies.append((status.st_mtime, status.st_size, path))
+        with suppress(FileNotFoundError):
+            status = path.lstat()
+            if status.st_uid != os.getuid() or not stat.S_ISREG(status.st_mode):
+                continue
+            if is_temporary(path.name) and writer_is_dead(path.name):
+                path.unlink()
+            elif _COPY.fullmatch(path.name):
+                copies.append((status.st_mtime, status.st_size, path))
     return sorted(copies)

@@ -133,8 +133,16 @@ class ObjectBackend:
             self.fetch(source, local)
             self.put_file(local, key)
         else:
-            target = self._path(key)
-            self._do("copied", source, lambda: self._fs.cp_file(self._path(source), target))
+            self._do("copied", source, lambda: self._copy_inside(source, key))
+
+    def _copy_inside(self, source: str, key: str) -> None:
+        try:
+            self._fs.cp_file(self._path(source), self._path(key))
+        except FileNotFoundError as error:
+            if self.size(source) is None:
+                raise
+            # So s3fs reports a copy in parts whose last answer was lost.
+            raise OSError(f"the copy is not there: {error}") from error
 
     def create(self, key: str, data: bytes) -> bool:
         """Send some bytes on condition that the key is free.

@@ -12,6 +12,8 @@ from pathlib import Path
 from raysae.errors import RaysaeError, StorageError
 from raysae.storage.temporaries import temporary_name
 
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_BROKEN = {errno.EIO, errno.ESTALE}
 FULL = {errno.ENOSPC: "is full", errno.EDQUOT: "has reached its quota"}
 
 _NOTHING_LEFT = 1 << 20
@@ -23,8 +25,8 @@ def finished_or_gone(local: Path) -> Iterator[Path]:
     """Give a path to write a file at; afterwards nothing is left there, whatever happened.
 
     Raises:
-        StorageError: Its disk is full. Not every library says so itself: torch and safetensors
-            raise errors of their own.
+        StorageError: Its disk is full or broken, or writing there is denied. Not every library
+            says so itself: torch and safetensors raise errors of their own.
     """
     try:
         yield local
@@ -33,6 +35,9 @@ def finished_or_gone(local: Path) -> Iterator[Path]:
     except Exception as error:
         if is_full(error, local):
             raise full_disk(local, getattr(error, "errno", None)) from error
+        if isinstance(error, OSError) and error.errno in _DENIED | _BROKEN:
+            said = os.strerror(error.errno)  # Libraries add their own words.
+            raise explained(OSError(error.errno, said, error.filename), local) from error
         raise
     finally:
         local.unlink(missing_ok=True)
@@ -61,6 +66,22 @@ def is_full(error: Exception, local: Path) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in FULL
     return shutil.disk_usage(local.parent).free < _NOTHING_LEFT
+
+
+def explained(error: OSError, root: Path) -> StorageError:
+    """Say what an error of the system means for a storage, and what can be done."""
+    where = error.filename2 or error.filename or root
+    if error.errno in FULL:
+        return full_disk(where, error.errno)
+    if error.errno in _DENIED:
+        return StorageError(
+            f"storage: {where} is denied ({error.strerror}); allow it or name another storage, and "
+            "run again."
+        )
+    return StorageError(
+        f"storage: {where} cannot be used ({error.strerror or error}); mend it or name another "
+        "storage, and run again."
+    )
 
 
 def full_disk(where: object, number: int | None) -> StorageError:

@@ -74,11 +74,7 @@ def parse_uri(uri: str, setting: str = "storage") -> LocalUri | ObjectUri:
     Raises:
         SettingsError: Another scheme, no absolute path, no bucket, or something that no key has.
     """
-    if not uri or any(ord(letter) < 32 for letter in uri):
-        raise SettingsError(
-            f"{setting}: {uri!r} is empty or has a control character in it; name a directory, or "
-            "s3://, gs:// or abfs:// with bucket and prefix."
-        )
+    _check_letters(uri, uri, setting)
     if "://" not in uri:
         return LocalUri(_plain_path(uri, setting))
     scheme = uri.split("://", 1)[0].lower()
@@ -90,6 +86,14 @@ def parse_uri(uri: str, setting: str = "storage") -> LocalUri | ObjectUri:
             "directory, or s3://, gs:// or abfs:// with bucket and prefix."
         )
     return _object_uri(uri, scheme, setting)
+
+
+def _check_letters(text: str, uri: str, setting: str) -> None:
+    if not text or any(ord(letter) < 32 for letter in text):
+        raise SettingsError(
+            f"{setting}: {uri!r} is empty or has a control character in it; name a directory, or "
+            "s3://, gs:// or abfs:// with bucket and prefix."
+        )
 
 
 def _plain_path(path: str, setting: str) -> Path:
@@ -110,7 +114,12 @@ def _absolute(path: Path) -> Path:
 
 
 def _file_path(uri: str, setting: str) -> Path:
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise SettingsError(
+            f"{setting}: {uri!r} is no URI ({error}); write file:///path."
+        ) from error
     if parts.netloc not in {"", "localhost"} or not parts.path.startswith("/"):
         raise SettingsError(
             f"{setting}: {uri!r} names no absolute path of this machine; write file:///path, with "
@@ -121,7 +130,9 @@ def _file_path(uri: str, setting: str) -> Path:
             f"{setting}: {uri!r} has ? or # in it, which end the path in a URI; write %3F or %23, "
             "or the path alone."
         )
-    return _absolute(Path(unquote(parts.path)))
+    path = unquote(parts.path)
+    _check_letters(path, uri, setting)
+    return _absolute(Path(path))
 
 
 def _object_uri(uri: str, scheme: str, setting: str) -> ObjectUri:

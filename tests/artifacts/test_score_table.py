@@ -175,6 +175,19 @@ def test_lost_scores_are_missing_until_they_are_written_again(table: ScoreTable)
     assert table.latest().number == 2
 
 
+@pytest.mark.parametrize("other", [{"lineage": "another"}, {"files": []}])
+def test_a_mark_that_is_not_the_row_groups_is_replaced(
+    table: ScoreTable, other: dict[str, object]
+) -> None:
+    add(table, FIRST, score=0.5)
+    name = f"{FIRST.shard}.done.json"
+    table.directory.put_json(name, {**table.directory.read_json(name), **other})
+    assert table.missing([FIRST]).groups == [FIRST]
+    add(table, FIRST, score=0.75)
+    assert table.missing([FIRST]).groups == []
+    assert table.read([FIRST])["score"].to_pylist() == [0.75] * 4
+
+
 def test_publishing_what_is_live_writes_no_manifest(table: ScoreTable) -> None:
     assert add(table, FIRST, part(4, 6)) == 1
     assert table.publish([part(4, 6), FIRST, FIRST], "s") == 1

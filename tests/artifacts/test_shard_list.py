@@ -94,9 +94,11 @@ def other_table() -> bytes:
     return bytes(sink.getvalue())
 
 
+@pytest.mark.parametrize("sum_fits", [True, False])
 @pytest.mark.parametrize("data", [b"", b"garbage", bytes(5000), other_table()])
-def test_a_damaged_list_is_named(storage_root: Directory, data: bytes) -> None:
+def test_a_damaged_list_is_named(storage_root: Directory, data: bytes, sum_fits: bool) -> None:
     storage_root.put_bytes("shards-x.parquet", data)
-    record = FileRecord("shards-x.parquet", len(data), "")
+    sha256 = hashlib.sha256(data).hexdigest() if sum_fits else "0" * 64
+    record = FileRecord("shards-x.parquet", len(data), sha256)
     with pytest.raises(DataError, match=r"shards-x\.parquet is damaged .*delete it and run again"):
         list(listed_files(storage_root, [record]))

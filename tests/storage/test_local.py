@@ -271,6 +271,15 @@ def test_nothing_is_deleted_through_a_link_though_it_is_read_and_written(tmp_pat
     assert files(tmp_path / "elsewhere") == ["precious"]
 
 
+def test_the_file_that_a_relative_link_leads_to_is_fetched(tmp_path: Path) -> None:
+    backend = LocalBackend(tmp_path / "storage")
+    backend.put_bytes("there/file", b"x")
+    (tmp_path / "storage" / "link").symlink_to("there/file")
+    (tmp_path / "elsewhere").mkdir()
+    backend.fetch("link", tmp_path / "elsewhere" / "copy")
+    assert (tmp_path / "elsewhere" / "copy").read_bytes() == b"x"
+
+
 def test_what_lies_on_another_file_system_is_linked_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,6 +121,17 @@ def test_other_files_in_the_directory_stay(
     assert sum(size == 100 for size in left.values()) == 1
 
 
+def test_other_users_copies_stay(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(BYTES_VARIABLE, "150")
+    content("a", Fetcher(b"a" * 100))
+    theirs = copies(directory)
+    another = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: another)
+    for name in "bcd":
+        content(name, Fetcher(name.encode() * 100))
+    assert theirs.items() <= copies(directory).items()
+
+
 def test_a_copy_larger_than_the_bound_can_be_read(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

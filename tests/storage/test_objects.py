@@ -162,6 +162,30 @@ def test_a_file_that_arrives_short_is_an_error() -> None:
         backend.put_file(local, "a")
 
 
+def test_a_copy_in_parts_whose_last_answer_was_lost_is_made_again() -> None:
+    class Forgetful(Client):
+        """Says then what s3fs says of an upload that it does not find."""
+
+        times = 1
+
+        def cp_file(self, path1: str, path2: str) -> None:
+            if self.times:
+                self.times -= 1
+                raise FileNotFoundError("The specified upload does not exist")
+            super().cp_file(path1, path2)
+
+    store = Store({"bucket/pre fix/a": b"data"})
+    client = Forgetful(store)
+    backend = ObjectBackend(URI, client)
+    backend.copy("a", "b")
+    assert store.objects["bucket/pre fix/b"] == b"data"
+    client.times = ATTEMPTS
+    with pytest.raises(StorageError, match=r"a cannot be copied \(the copy is not there"):
+        backend.copy("a", "b")
+    with pytest.raises(FileNotFoundError):
+        backend.copy("c", "b")
+
+
 def test_an_older_file_of_the_same_size_is_not_taken_for_the_new_one() -> None:
     class Forgetful(Client):
         """Says what s3fs says when the last answer to an upload in parts was lost."""

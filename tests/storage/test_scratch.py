@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,7 +35,7 @@ def test_nothing_is_left(tmp_path: Path, error: BaseException | None) -> None:
     [
         (OSError(errno.ENOSPC, "No space left on device"), 1 << 40, True),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), 1 << 40, True),
-        (OSError(errno.EIO, "Input/output error"), 0, False),
+        (OSError(errno.EMFILE, "Too many open files"), 0, False),
         (RuntimeError("iostream error"), 0, True),
         (RuntimeError("a bug"), 1 << 40, False),
     ],
@@ -53,6 +54,23 @@ def test_a_full_disk_is_named_whatever_the_library_says(
     if full:
         assert f"disk of {tmp_path}/file" in str(raised.value)
         assert "free some space" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EACCES, "is denied (Permission denied)"),
+        (errno.EROFS, "is denied (Read-only file system)"),
+        (errno.EIO, "cannot be used (Input/output error)"),
+        (errno.ESTALE, "cannot be used (Stale file handle)"),
+    ],
+)
+def test_a_disk_that_cannot_be_written_is_named(tmp_path: Path, number: int, words: str) -> None:
+    file = tmp_path / "file"
+    said = re.escape(f"storage: {file} {words};")
+    with pytest.raises(StorageError, match=said), finished_or_gone(file):
+        raise OSError(number, "a library's own words")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("links", [True, False])

@@ -42,7 +42,9 @@ def test_dots_are_followed_through_links_as_the_system_does(tmp_path: Path) -> N
     assert parse_uri(f"{tmp_path}/link/x") == LocalUri(tmp_path / "link" / "x")
 
 
-@pytest.mark.parametrize("uri", ["file://storage", "file://data/x", "file://", "file://localhost"])
+@pytest.mark.parametrize(
+    "uri", ["file://storage", "file://data/x", "file://", "file://localhost", "file://[x/y"]
+)
 def test_a_file_uri_that_names_no_absolute_path_is_refused(uri: str) -> None:
     with pytest.raises(SettingsError, match=r"^storage: .*file:///path"):
         parse_uri(uri)
@@ -54,7 +56,9 @@ def test_a_file_uri_is_not_cut_short(uri: str) -> None:
         parse_uri(uri)
 
 
-@pytest.mark.parametrize("uri", ["", "/a\0b", "s3://bucket/a\nb", "\t"])
+@pytest.mark.parametrize(
+    "uri", ["", "/a\0b", "s3://bucket/a\nb", "\t", "file:///a%00b", "file:///a%0ab"]
+)
 def test_what_names_nothing_is_refused(uri: str) -> None:
     with pytest.raises(SettingsError, match=r"^storage: .*empty or has a control character"):
         parse_uri(uri)
