@@ -34,6 +34,7 @@ def check_image(data: bytes, max_pixels: int = MAX_IMAGE_PIXELS) -> tuple[int, i
 
     Raises:
         RejectedSampleError: `no-image`, `image-bomb`, `truncated-image` or `undecodable-image`.
+        MemoryError: There is not enough to decode it.
     """
     if not data:
         raise RejectedSampleError("no-image", "the image has no bytes")
@@ -44,6 +45,8 @@ def check_image(data: bytes, max_pixels: int = MAX_IMAGE_PIXELS) -> tuple[int, i
         raise RejectedSampleError(
             "image-bomb", f"the image claims far more than the limit of {max_pixels:,} pixels"
         ) from error
+    except MemoryError:  # the machine's fault, not the image's
+        raise
     # Pillow raises what the damage happens to trip over: OSError, SyntaxError, struct.error, …
     except Exception as error:
         raise _broken(error, "cannot be opened") from error
@@ -52,6 +55,8 @@ def check_image(data: bytes, max_pixels: int = MAX_IMAGE_PIXELS) -> tuple[int, i
         _check_pixels(width, height, max_pixels)
         try:
             image.load()
+        except MemoryError:
+            raise
         except Exception as error:
             raise _broken(error, f"({image.format}, {width}×{height}) does not decode") from error
     return width, height

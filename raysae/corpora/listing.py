@@ -106,6 +106,14 @@ def list_local(path: Path, setting: str) -> Listing:
             f"{setting}: {error.filename or path} cannot be listed (permission denied); let this "
             "user read it."
         ) from error
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{error.filename or path} went away while {path} was listed; run again."
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or path} cannot be listed ({error.strerror}); mend it and run again."
+        ) from error
     if not files:
         raise DataError(
             f"{path} holds no file named *.parquet; name the corpus' directory (links to "

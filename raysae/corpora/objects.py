@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import pyarrow as pa
+
 from raysae.corpora.clients import client_errors, listing_errors
 from raysae.corpora.files import CorpusFile, below, changed
 from raysae.corpora.fingerprints import object_fingerprint
@@ -95,7 +97,7 @@ def unchanged_object(file: CorpusFile) -> Iterator[Fetch]:
 
         try:
             yield fetch
-        except OSError:
+        except (pa.ArrowException, OSError):
             _compare(file, _info(store, path))
             raise
         _compare(file, _info(store, path))

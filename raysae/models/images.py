@@ -50,6 +50,8 @@ def decode_image(encoded: bytes) -> Image.Image:
         raise RejectedSampleError("image-bomb", str(error)) from error
     except UnidentifiedImageError as error:
         raise RejectedSampleError("undecodable-image", "no known image format") from error
+    except MemoryError:  # the machine's fault, not the image's
+        raise
     # Pillow raises what the damage happens to trip over: OSError, SyntaxError, struct.error, …
     except Exception as error:
         reason = "truncated-image" if "truncated" in str(error).lower() else "undecodable-image"

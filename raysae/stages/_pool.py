@@ -222,18 +222,23 @@ def _read_shard(row: dict[str, str], corpus: Corpus, attempts: Attempts) -> dict
     """Read and validate a shard's rows, or those of them that are wanted (a CPU task)."""
     task = _from_row(row["task"])
     with attempts.attempt(task.attempt) as careful:
-        if careful:
+        samples = None if careful else _read_at_once(corpus, task)
+        if samples is None:
             samples = careful_read(corpus, task.shard, task.ordinals)
-        else:
-            samples = _read_at_once(corpus, task)
     return {"task": row["task"], "samples": pickle.dumps(samples)}
 
 
-def _read_at_once(corpus: Corpus, task: ShardTask) -> list[Sample | Rejection]:
-    """Read and validate rows in this process, which ends if one of them takes too long."""
+def _read_at_once(corpus: Corpus, task: ShardTask) -> list[Sample | Rejection] | None:
+    """Read and validate rows in this process, which ends if one of them takes too long.
+
+    None if a row asks for more memory than there is.
+    """
     shard, ordinals = task.shard, task.ordinals
     samples = corpus.read_samples(shard) if ordinals is None else _drawn(corpus, shard, ordinals)
-    return list(watched(samples, LIMITS.load_s, LIMITS.row_s))
+    try:
+        return list(watched(samples, LIMITS.load_s, LIMITS.row_s))
+    except MemoryError:
+        return None
 
 
 def _drawn(
@@ -275,8 +280,17 @@ class _WorkerActor:
         with self.attempts.attempt(task.attempt) as careful:
             if careful:
                 samples = reject_deadly(self.model, samples)
-            counts = self.worker.work(task.shard, samples)
+            counts = self._work(task.shard, samples)
         return {"counts": [json.dumps(counts)]}
+
+    def _work(self, shard: ShardSpec, samples: list[Sample | Rejection]) -> dict[str, Any]:
+        try:
+            return self.worker.work(shard, samples)
+        except MemoryError as error:
+            raise RaysaeError(
+                f"{shard.name} needs more memory than an actor can have; lower run.token_budget "
+                "or shards.max_rows, or run fewer actors on a node."
+            ) from error
 
 
 @contextmanager

@@ -34,7 +34,7 @@ class ArtifactStatus:
         bytes: Theirs.
         work: Files and bytes of an unfinished one that no mark lists (yet).
         checkpoints: Names of those that training can go on from.
-        left: What nobody needs, by what it is: files and bytes.
+        left: What is in progress or left behind, by what it is: files and bytes.
         inputs: Artifacts that it was made from, as far as they are there.
         used_by: Artifacts that were made from it.
         problems: Sentences.
@@ -94,10 +94,13 @@ def _count(status: ArtifactStatus, found: Found, listed: Listed, survey: FileSur
     """Fill in what was counted."""
     status.touched = time_text(survey.touched)
     lost = {*survey.missing, *survey.wrong}
-    if found.metadata is None and lost:
-        for state in read_marks(found.directory, set(shard_of_files(found, lost).values())):
-            listed.add_mark(state.mark or {}, -1)
+    shards = set(shard_of_files(found, lost).values()) if lost else set()
     status.planned = found.planned or listed.shards
+    if found.metadata is None:
+        for state in read_marks(found.directory, shards):
+            listed.add_mark(state.mark or {}, -1)
+    else:
+        listed.shards = min(listed.shards - len(shards), survey.marks)
     status.shards, status.rows, status.rejected = listed.shards, listed.rows, listed.rejected
     status.reasons = dict(+listed.reasons)
     status.files, status.bytes = survey.files, survey.bytes

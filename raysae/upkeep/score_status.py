@@ -24,10 +24,11 @@ class ScoreStatus:
         groups: Live row groups.
         rows: Rows in them: one for each sample and scorer, in every series.
         bytes: Of their data files.
+        stored: Bytes of all files of the table.
         by_corpus: Corpus → scorer → rows of the newest series.
         unlisted: Data files and marks that the latest manifest does not list, with their bytes:
             of scoring that has not published yet, or of series that are no longer live.
-        left: What nobody needs, by what it is: files and bytes.
+        left: What is in progress or left behind, by what it is: files and bytes.
         problems: Sentences.
     """
 
@@ -36,6 +37,7 @@ class ScoreStatus:
     groups: int = 0
     rows: int = 0
     bytes: int = 0
+    stored: int = 0
     by_corpus: dict[str, dict[str, int]] = field(default_factory=dict)
     unlisted: tuple[int, int] = (0, 0)
     left: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -61,7 +63,7 @@ def score_status(root: Directory) -> ScoreStatus | None:
         numbers = table.manifests.numbers()
         status.manifests = len(numbers)
         live: dict[str, int] = {}
-        marks: set[str] = set()
+        marks: dict[str, bool] = {}
         manifest = table.latest()
         status.manifest = manifest.number
         newest = manifest.newest_series()
@@ -71,10 +73,11 @@ def score_status(root: Directory) -> ScoreStatus | None:
             if group.series == newest[group.corpus]:
                 status.add_newest(group)
             live[group.path] = group.size
-            marks.add(group.mark)
+            marks[group.mark] = False
         there = False
         for entry in table.directory.entries():
             there = True
+            status.stored += entry.size
             _look_at(status, entry, live, marks)
     except RaysaeError as error:
         status.problems.append(str(error).rstrip("."))
@@ -84,19 +87,29 @@ def score_status(root: Directory) -> ScoreStatus | None:
             f"missing or of another size: {counted(len(live), 'live data file')}, {min(live)} "
             "among them; run jobs/verify.py"
         )
+    lost = [name for name, seen in marks.items() if not seen]
+    if lost:
+        status.problems.append(
+            f"missing: {counted(len(lost), 'mark')} of live data files, {min(lost)} among them; "
+            "the next run scores their rows again"
+        )
     return status if there else None
 
 
-def _look_at(status: ScoreStatus, entry: Entry, live: dict[str, int], marks: set[str]) -> None:
-    """Count a file of the table, and take it from `live` if it is as listed."""
+def _look_at(
+    status: ScoreStatus, entry: Entry, live: dict[str, int], marks: dict[str, bool]
+) -> None:
+    """Count a file of the table; if it is as listed, take it from `live`, or note it in `marks`."""
     where = entry.key.partition("/")[0]
     if temporary_part(entry.key):
         _add(status.left, "temporary", entry)
+    elif entry.key in marks:
+        marks[entry.key] = True
     elif live.get(entry.key) == entry.size:
         del live[entry.key]
     elif where == ATTEMPTS:
         _add(status.left, "attempt mark", entry)
-    elif where in {DATA, MARKS} and entry.key not in live and entry.key not in marks:
+    elif where in {DATA, MARKS} and entry.key not in live:
         files, size = status.unlisted
         status.unlisted = (files + 1, size + entry.size)
     elif where not in {DATA, MARKS, MANIFESTS}:

@@ -130,7 +130,7 @@ def _document(
         "artifacts": listed,
         "scores": None if scores is None else asdict(scores),
         "unknown": list(others),
-        "bytes": sum(one["bytes"] for one in listed) + (scores.bytes if scores else 0),
+        "bytes": sum(one["bytes"] for one in listed) + (scores.stored if scores else 0),
     }
 
 

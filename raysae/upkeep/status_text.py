@@ -8,6 +8,9 @@ from raysae.upkeep.artifact_status import ArtifactStatus
 from raysae.upkeep.score_status import ScoreStatus
 from raysae.upkeep.text import counted, reasons_text, size_text
 
+LEFT = "in progress or left behind"
+"""A listing does not tell whether somebody still writes a temporary file."""
+
 
 def artifact_lines(status: ArtifactStatus) -> Iterator[str]:
     """Yield an artifact's line, and one for each thing that it is made from, left, or wrong."""
@@ -45,21 +48,25 @@ def score_lines(status: ScoreStatus) -> Iterator[str]:
 def left_lines(left: Mapping[str, tuple[int, int]]) -> Iterator[str]:
     """Yield a line for each kind of thing that is left."""
     for what, (files, size) in left.items():
-        yield f"    left: {counted(files, what)}, {size_text(size)}"
+        yield f"    {LEFT}: {counted(files, what)}, {size_text(size)}"
 
 
 def total_lines(statuses: Sequence[ArtifactStatus], scores: ScoreStatus | None) -> Iterator[str]:
     """Yield what all of it comes to."""
     states = ("finished", "unfinished", "damaged", "unreadable")
     counts = {state: sum(status.state == state for status in statuses) for state in states}
-    size = sum(status.bytes for status in statuses) + (scores.bytes if scores else 0)
+    size = sum(status.bytes for status in statuses) + (scores.stored if scores else 0)
     told = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
     left = [*(status.left for status in statuses), scores.left if scores else {}]
     left_bytes = sum(size for one in left for _, size in one.values())
     yield (
         f"together {counted(len(statuses), 'artifact')}{f' ({told})' if told else ''}, "
         f"{size_text(size)}"
-        + (f"; {size_text(left_bytes)} left behind, see jobs/collect.py" if left_bytes else "")
+        + (
+            f"; {size_text(left_bytes)} in progress or left behind, see jobs/collect.py"
+            if left_bytes
+            else ""
+        )
     )
     broken = [status.name for status in statuses if status.state in {"damaged", "unreadable"}]
     if broken:

@@ -11,6 +11,7 @@ from PIL import Image, ImageFile
 
 from raysae.corpora.images import MAX_IMAGE_PIXELS, check_image
 from raysae.errors import RejectedSampleError
+from raysae.models.images import decode_image
 from raysae.sample import IMAGE_FORMATS
 from tests.corpora.rows import image_bytes, png_claiming, webp_claiming
 
@@ -125,6 +126,20 @@ def test_damage_never_raises_anything_else(name: str) -> None:
             damaged[rng.randrange(min(end, len(damaged)))] = rng.randrange(256)
         with contextlib.suppress(RejectedSampleError):
             check_image(bytes(damaged))
+
+
+@pytest.mark.parametrize("step", ["open", "load"])
+def test_a_machine_without_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    whole = encoded("PNG")
+    owner = Image if step == "open" else type(Image.open(BytesIO(whole)))
+    monkeypatch.setattr(owner, step, refuse)
+    with pytest.raises(MemoryError):
+        check_image(whole)
+    with pytest.raises(MemoryError):
+        decode_image(whole)
 
 
 def test_details_are_the_same_in_every_run() -> None:

@@ -113,3 +113,27 @@ def test_every_change_of_a_file_changes_its_key(tmp_path: Path) -> None:
     note()
     note()
     assert len(keys) == 5
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (FileNotFoundError(2, "No such file or directory"), "went away while .* run again"),
+        (OSError(116, "Stale file handle"), r"cannot be listed \(Stale file handle\)"),
+    ],
+)
+def test_a_directory_that_goes_away_while_it_is_listed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, words: str
+) -> None:
+    empty(tmp_path / "a.parquet")
+    (tmp_path / "gone").mkdir()
+    scandir = os.scandir
+
+    def fail(path: str) -> Any:
+        if path.endswith("gone"):
+            raise type(error)(error.errno, error.strerror, path)
+        return scandir(path)
+
+    monkeypatch.setattr("raysae.corpora.listing.os.scandir", fail)
+    with pytest.raises(DataError, match=f"/gone {words}"):
+        names(tmp_path)

@@ -59,6 +59,36 @@ def test_a_shard_is_read_whole_or_the_rows_that_are_wanted(corpus: Corpus, tmp_p
     assert read(ShardTask(first, ())) == []
 
 
+def test_a_row_that_asks_for_too_much_memory_is_read_in_a_process_of_its_own(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shard,) = ShardPlan(corpus.snapshot.file_rows, 10)
+
+    def refuse(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(_pool, "watched", refuse)
+    row = _pool._to_row(ShardTask(shard))
+    read = _pool._read_shard(row, corpus, Attempts(at(tmp_path), "read"))
+    assert pickle.loads(read["samples"]) == list(corpus.all_samples())
+
+
+def test_an_actor_without_memory_says_what_to_lower(corpus: Corpus, tmp_path: Path) -> None:
+    class Greedy:
+        def finished(self, shard: ShardSpec) -> None: ...
+
+        def work(self, shard: ShardSpec, samples: Sequence[Sample | Rejection]) -> dict[str, Any]:
+            raise MemoryError
+
+    (shard,) = ShardPlan(corpus.snapshot.file_rows, 10)
+    actor = _pool._WorkerActor(Greedy, {}, Attempts(at(tmp_path), "work"), ModelSettings())
+    row = {"task": [_pool._to_row(ShardTask(shard))["task"]], "samples": [pickle.dumps([])]}
+    with pytest.raises(
+        RaysaeError, match=r"shard-00000 needs more memory .*lower run.token_budget"
+    ):
+        actor(row)
+
+
 def check(rows: int, rejected: int, limit: float = 0.2) -> None:
     check_rejected("cache", {"rows": rows, "rejected": rejected}, limit, {"b": rejected, "a": 0})
 

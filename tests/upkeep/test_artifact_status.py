@@ -4,6 +4,7 @@ from raysae.storage import Directory
 from raysae.upkeep.artifact_status import SHOWN_PROBLEMS, artifact_status
 from raysae.upkeep.inventory import artifacts
 from tests.upkeep.builders import artifact, sharded
+from tests.upkeep.helpers import data_file
 
 
 def test_lost_files_are_told_with_their_shards(root: Directory) -> None:
@@ -45,6 +46,20 @@ def test_a_lost_mark_of_a_finished_artifact(root: Directory) -> None:
     made.directory.delete("shard-00001.done.json")
     (found,) = artifacts(root)
     assert artifact_status(found).problems == ["1 mark of 3 shards is missing"]
+    assert artifact_status(found).shards == 2
+
+
+def test_shards_of_a_finished_artifact_that_lost_files_do_not_count(root: Directory) -> None:
+    made = sharded(root, shards=4)
+    for name in (
+        "shard-00001.samples.parquet",
+        data_file(made.directory, 1),
+        data_file(made.directory, 2),
+    ):
+        made.directory.delete(name)
+    (found,) = artifacts(root)
+    status = artifact_status(found)
+    assert (status.state, status.shards, status.planned) == ("damaged", 2, 4)
 
 
 def test_a_damaged_mark_and_table(root: Directory) -> None:

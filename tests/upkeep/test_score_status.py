@@ -37,3 +37,21 @@ def test_a_damaged_manifest_is_a_sentence(root: Directory) -> None:
     status = score_status(root)
     assert status is not None
     assert "damaged" in status.problems[0]
+
+
+def test_a_live_row_group_without_its_mark_is_told(root: Directory) -> None:
+    table = write_scores(root, row_group(), row_group(10))
+    table.directory.delete(f"{row_group(10).shard}.done.json")
+    status = score_status(root)
+    assert status is not None
+    (problem,) = status.problems
+    assert problem.startswith("missing: 1 mark of live data files, marks/")
+
+
+def test_all_files_count_as_stored(root: Directory) -> None:
+    table = write_scores(root, row_group())
+    write_scores(root, row_group(10), publish=False)
+    status = score_status(root)
+    assert status is not None
+    assert status.stored == sum(entry.size for entry in table.directory.entries())
+    assert status.stored > status.bytes > 0
