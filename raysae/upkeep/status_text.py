@@ -62,11 +62,7 @@ def total_lines(statuses: Sequence[ArtifactStatus], scores: ScoreStatus | None) 
     yield (
         f"together {counted(len(statuses), 'artifact')}{f' ({told})' if told else ''}, "
         f"{size_text(size)}"
-        + (
-            f"; {size_text(left_bytes)} in progress or left behind, see jobs/collect.py"
-            if left_bytes
-            else ""
-        )
+        + (f"; {size_text(left_bytes)} {LEFT}, see jobs/collect.py" if left_bytes else "")
     )
     broken = [status.name for status in statuses if status.state in {"damaged", "unreadable"}]
     if broken:

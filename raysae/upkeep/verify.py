@@ -6,9 +6,9 @@ when it starts; this compares contents, which finds what disks, networks and peo
 `--repair` takes away the marks of damaged shards, and `metadata.json` of their artifacts, so that
 the next run of the job that made them makes exactly these shards again. It removes nothing else
 but damaged files of the score table, and the note on what a killed run was about to finish: no
-other data, and nothing that could not be read for sure,
-since a store that is down for an hour is no damage. What it makes unfinished counts as begun at
-that moment, so that `raysae.upkeep.collect` leaves it alone for as long as any other work.
+other data, and nothing that could not be read for sure, since a store that is down for an hour is
+no damage. What it makes unfinished counts as begun at that moment, so that
+`raysae.upkeep.collect` leaves it alone for as long as any other work.
 """
 
 from __future__ import annotations

@@ -75,20 +75,25 @@ def test_hidden_names_are_left_out(tmp_path: Path) -> None:
     assert names(tmp_path) == ["x/a.parquet"]
 
 
+def unlistable(directory: Path, error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a directory that the system refuses to list."""
+    directory.mkdir()
+    scandir = os.scandir
+
+    def refuse(path: str) -> Any:
+        if path == str(directory):
+            raise type(error)(error.errno, error.strerror, path)
+        return scandir(path)
+
+    monkeypatch.setattr("raysae.corpora.listing.os.scandir", refuse)
+
+
 def test_a_directory_that_may_not_be_listed_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An empty result would be a corpus without these files."""
     empty(tmp_path / "a.parquet")
-    (tmp_path / "locked").mkdir()
-    scandir = os.scandir
-
-    def refuse(path: str) -> Any:
-        if path.endswith("locked"):
-            raise PermissionError(13, "Permission denied", path)
-        return scandir(path)
-
-    monkeypatch.setattr("raysae.corpora.listing.os.scandir", refuse)
+    unlistable(tmp_path / "locked", PermissionError(13, "Permission denied"), monkeypatch)
     with pytest.raises(SettingsError, match=r"^corpus\.path: .*/locked cannot be listed"):
         names(tmp_path)
 
@@ -126,14 +131,6 @@ def test_a_directory_that_goes_away_while_it_is_listed_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, words: str
 ) -> None:
     empty(tmp_path / "a.parquet")
-    (tmp_path / "gone").mkdir()
-    scandir = os.scandir
-
-    def fail(path: str) -> Any:
-        if path.endswith("gone"):
-            raise type(error)(error.errno, error.strerror, path)
-        return scandir(path)
-
-    monkeypatch.setattr("raysae.corpora.listing.os.scandir", fail)
+    unlistable(tmp_path / "gone", error, monkeypatch)
     with pytest.raises(DataError, match=f"/gone {words}"):
         names(tmp_path)

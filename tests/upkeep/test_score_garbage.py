@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from raysae.artifacts import MANIFEST_SCHEMA, uses
+from raysae.artifacts import MANIFEST_SCHEMA, ScoreTable, uses
 from raysae.artifacts.uses import using
 from raysae.errors import StorageError
 from raysae.storage import Directory
@@ -85,15 +85,20 @@ def test_replaced_row_groups_go_with_the_last_manifest_that_lists_them(
     assert table.are_live([second], "s")
 
 
+def about_to_be_published(path: Path) -> tuple[Directory, ScoreTable, pa.Table]:
+    """Old scores that no manifest lists, and the rows of one that would."""
+    root = new_storage(path)
+    table = write_scores(root, row_group(), extra=INPUTS, publish=False)
+    live = next(iter(table._complete([row_group()])))
+    age(path, 2 * WEEK)
+    return root, table, pa.Table.from_pylist([live._asdict()], MANIFEST_SCHEMA)
+
+
 def test_row_groups_that_a_manifest_comes_to_list_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A publication that looked at the marks just before they were removed."""
-    root = new_storage(tmp_path)
-    table = write_scores(root, row_group(), extra=INPUTS, publish=False)
-    live = next(iter(table._complete([row_group()])))
-    age(tmp_path, 2 * WEEK)
-    rows = pa.Table.from_pylist([live._asdict()], MANIFEST_SCHEMA)
+    root, table, rows = about_to_be_published(tmp_path)
     during(
         monkeypatch,
         lambda: table.manifests.publish(rows, "s"),
@@ -106,15 +111,11 @@ def test_row_groups_that_a_manifest_comes_to_list_stay(
 def test_row_groups_of_a_run_that_publishes_and_ends_at_this_moment_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = new_storage(tmp_path)
-    table = write_scores(root, row_group(), extra=INPUTS, publish=False)
-    live = next(iter(table._complete([row_group()])))
-    age(tmp_path, 2 * WEEK)
-    rows = pa.Table.from_pylist([live._asdict()], MANIFEST_SCHEMA)
+    root, table, rows = about_to_be_published(tmp_path)
     look = deletion.used_in
 
     def just_before(*arguments: Any) -> set[str]:
-        if not table.directory.exists(live.mark):
+        if table.mark(row_group()) is None:
             table.manifests.publish(rows, "s")
         return look(*arguments)
 
