@@ -40,7 +40,7 @@ def scores_were_published(chain: Chain) -> bool:
     if (shard := _shard_of_largest_file(chain)) is None:
         return False
     # What other scorers make is shared by chains with other SAEs.
-    groups = [chain.row_group(shard, scorer) for scorer in sorted(SAE_SCORERS)]
+    groups = [chain.row_group(shard, scorer) for scorer in SAE_SCORERS]
     table = ScoreTable(chain.root)
     listed = table.latest().table(["corpus", "series", "lineage", "start", "stop"])
     listed = listed.filter(pc.equal(listed["corpus"], chain.settings.corpus.name))
