@@ -1,6 +1,6 @@
 """Publishing under every order of two runs, kills, losses of power and lost answers.
 
-RAYSAE_DEEP_SEARCH=1 searches further (an hour; each test of its own can be chosen with -k).
+RAYSAE_DEEP_SEARCH=1 searches further (over an hour; each test of its own can be chosen with -k).
 """
 
 from __future__ import annotations
