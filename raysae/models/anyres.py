@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from raysae.models.grids import NEWLINE, unit_cells
+
 
 @dataclass(frozen=True)
 class AnyresGrid:
@@ -44,7 +46,7 @@ class AnyresGrid:
 
     @property
     def n_tiles(self) -> int:
-        """Tiles that the vision tower sees, the base tile included."""
+        """Squares that the vision tower sees, the base tile included."""
         return 1 + self.tiles_high * self.tiles_wide
 
     @property
@@ -52,11 +54,19 @@ class AnyresGrid:
         """Tokens of the image, newlines included."""
         return self.side**2 + self.rows * (self.columns + 1)
 
+    def sources(self) -> npt.NDArray[np.int64]:
+        """Return which of the image's patches each token is; see `Grid.sources`."""
+        row, column = np.mgrid[0 : self.rows, 0 : self.columns]
+        row, column = row + self.first_row, column + self.first_column
+        tile = 1 + (row // self.side) * self.tiles_wide + column // self.side
+        patch = (row % self.side) * self.side + column % self.side
+        high = np.full((self.rows, self.columns + 1), NEWLINE, np.int64)
+        high[:, :-1] = tile * self.side**2 + patch
+        return np.concatenate([np.arange(self.side**2), high.reshape(-1)])
+
     def newlines(self) -> npt.NDArray[np.bool_]:
         """Return, per token, whether it is a newline: bool (n_tokens,)."""
-        newline_n = np.zeros(self.n_tokens, np.bool_)
-        newline_n[self.side**2 :].reshape(self.rows, self.columns + 1)[:, -1] = True
-        return newline_n
+        return np.equal(self.sources(), NEWLINE)
 
     def boxes(self) -> npt.NDArray[np.float64]:
         """Return each token's (left, top, right, bottom) as fractions of the image.
@@ -64,10 +74,10 @@ class AnyresGrid:
         Returns:
             float64 (n_tokens, 4), within [0, 1]; NaN for newlines.
         """
-        base = _cells(self.side, self.side) / self.side
+        base = unit_cells(self.side, self.side) / self.side
         left, top, width, height = self.picture
         high = np.full((self.rows, self.columns + 1, 4), np.nan)
-        patches = _cells(self.rows, self.columns).reshape(self.rows, self.columns, 4)
+        patches = unit_cells(self.rows, self.columns).reshape(self.rows, self.columns, 4)
         patches[..., 0::2] = (patches[..., 0::2] + self.first_column - left) / width
         patches[..., 1::2] = (patches[..., 1::2] + self.first_row - top) / height
         high[:, :-1] = patches.clip(0.0, 1.0)
@@ -132,9 +142,3 @@ def _picture(
         scaled_width, scaled_height = min(math.ceil(width * scale_height), grid_width), grid_height
     left, top = (grid_width - scaled_width) // 2, (grid_height - scaled_height) // 2
     return left / patch, top / patch, scaled_width / patch, scaled_height / patch
-
-
-def _cells(rows: int, columns: int) -> npt.NDArray[np.float64]:
-    """Return (rows × columns, 4): left, top, right, bottom of unit cells, row by row."""
-    top, left = np.mgrid[0:rows, 0:columns].reshape(2, -1).astype(np.float64)
-    return np.stack([left, top, left + 1, top + 1], axis=1)

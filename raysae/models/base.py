@@ -24,12 +24,14 @@ class PreparedImage:
         height: Pixels of the upright image that the image processor was given.
         width: Likewise.
         n_tokens: Tokens that it occupies in the prompt, newlines included.
+        n_tiles: Squares that the vision tower sees of it.
     """
 
     index: int
     height: int
     width: int
     n_tokens: int
+    n_tiles: int
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class PreparedSample:
         token_id_n: int32 (n,), the prompt's ids, each image expanded to its placeholders.
         modality_n: uint8 (n,), a `Modality` per token.
         images: The prompt's images in order of appearance.
-        tensors: What the image processor made of them, in the model's dtype.
+        tensors: What the image processor made of them, in the model's dtype; none before
+            `HiddenStateModel.fill`.
     """
 
     sample_id: str
@@ -95,12 +98,38 @@ class HiddenStateModel(ABC):
     _tokenizer: Any
 
     @abstractmethod
-    def prepare(self, sample: Sample) -> PreparedSample:
-        """Render the prompt, tokenise it, decode and process the images. Runs on the CPU.
+    def outline(self, sample: Sample) -> PreparedSample:
+        """Render the prompt and tokenise it; of the images only the headers are read.
+
+        The result says how long the prompt is, so that batches can be formed before any pixel is
+        decoded. Runs on the CPU, in one thread at a time.
 
         Raises:
             RejectedSampleError: This sample cannot be shown to the model.
         """
+
+    @abstractmethod
+    def fill(self, sample: Sample, outlined: PreparedSample) -> PreparedSample:
+        """Decode and process the images of an outlined sample. Runs on the CPU, in any thread.
+
+        Args:
+            sample: As it was given to `outline`.
+            outlined: What `outline` returned.
+
+        Returns:
+            `outlined` with its tensors, in pinned memory where the model is on a GPU.
+
+        Raises:
+            RejectedSampleError: An image cannot be decoded or processed.
+        """
+
+    def prepare(self, sample: Sample) -> PreparedSample:
+        """Make a sample ready for the forward pass: `outline`, then `fill`.
+
+        Raises:
+            RejectedSampleError: This sample cannot be shown to the model.
+        """
+        return self.fill(sample, self.outline(sample))
 
     @abstractmethod
     def hidden_states(self, prepared: Sequence[PreparedSample]) -> TokenBatch:
@@ -121,7 +150,8 @@ class HiddenStateModel(ABC):
     def image_boxes(self, sample: Sample, prepared: PreparedSample) -> list[PatchBox]:
         """Return the box of every image token that has one, in order of position.
 
-        Newline tokens have none. A patch at the border of a padded image ends at the image's edge.
+        Newlines and class tokens have none. A patch at the border of a padded image ends at the
+        image's edge. A model that is shown no images has no boxes.
 
         Raises:
             ValueError: `prepared` was made of another sample.

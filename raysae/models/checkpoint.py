@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,6 +25,14 @@ SHIPPED = Path(__file__).parent / "data"
 """Models that come with the package, one directory each."""
 
 INDEX = "model.safetensors.index.json"
+
+FLOAT_FORMATS = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+}
+"""Formats that weights are read from, by safetensors' names."""
 
 _CONTENT_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".model"})
 _CONTENT_NAMES = frozenset({"merges.txt", "vocab.txt"})
@@ -141,47 +148,76 @@ def weight_files(directory: Path, needed: Callable[[str], bool]) -> dict[Path, l
     return files
 
 
-def read_tensors(files: dict[Path, list[str]]) -> dict[str, torch.Tensor]:
-    """Read the tensors named in `weight_files`' result, on the CPU, as they are stored.
+def read_tensors(
+    files: Mapping[Path, Sequence[str]], dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
+    """Read the tensors named in `weight_files`' result, on the CPU, in one format.
+
+    What is stored in that format stays in the mapped file until it is used. The rest is converted
+    tensor by tensor, so that never more than one of them is held in two formats.
 
     Raises:
-        DataError: A file is damaged or lacks a tensor.
+        DataError: A file is damaged, lacks a tensor, or stores one as something else than floating
+            point.
     """
     tensors: dict[str, torch.Tensor] = {}
     for path, names in files.items():
+        others: list[str] = []
         with open_safetensors(path) as file:
             for name in names:
-                tensors[name] = file.get_tensor(name)
+                stored = file.get_slice(name).get_dtype()
+                if stored not in FLOAT_FORMATS:
+                    raise DataError(
+                        f"{path} stores {name} as {stored}, but raysae reads unquantised weights "
+                        f"({', '.join(FLOAT_FORMATS)}); convert the model."
+                    )
+                if FLOAT_FORMATS[stored] == dtype:
+                    tensors[name] = file.get_tensor(name)
+                else:
+                    others.append(name)
+        if others:
+            # Pages of a mapped file would stay beside the converted weights.
+            with open_safetensors(path, backend="pread") as file:
+                for name in others:
+                    tensors[name] = file.get_tensor(name).to(dtype)
     return tensors
 
 
-def count_numbers(files: dict[Path, list[str]]) -> Counter[str]:
-    """Return how many numbers the named tensors hold, from the files' headers alone.
+class StoredTensor(NamedTuple):
+    """A tensor in a file: its format, in safetensors' names (`BF16`, `F16`, …), and its numbers."""
 
-    Returns:
-        By stored format, in safetensors' names: `BF16`, `F16`, `F32`, …
+    format: str
+    numbers: int
+
+
+def stored_tensors(files: Mapping[Path, Sequence[str]]) -> list[StoredTensor]:
+    """Return what the named tensors are stored as, from the files' headers alone.
 
     Raises:
         DataError: A file is damaged or lacks a tensor.
     """
-    numbers: Counter[str] = Counter()
+    stored = []
     for path, names in files.items():
         with open_safetensors(path) as file:
             for name in names:
                 tensor = file.get_slice(name)
-                numbers[tensor.get_dtype()] += math.prod(tensor.get_shape())
-    return numbers
+                stored.append(StoredTensor(tensor.get_dtype(), math.prod(tensor.get_shape())))
+    return stored
 
 
 @contextmanager
-def open_safetensors(path: Path) -> Iterator[Any]:
+def open_safetensors(path: Path, backend: str = "mmap") -> Iterator[Any]:
     """Open a safetensors file, turning its errors into one sentence.
+
+    Args:
+        path: The file.
+        backend: `mmap`: its tensors are views of the mapped file; `pread`: they are copies.
 
     Raises:
         DataError: The file is damaged.
     """
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
+        with safe_open(path, framework="pt", device="cpu", backend=backend) as file:
             yield file
     except (SafetensorError, OSError) as error:
         raise DataError(f"{path} is damaged ({error}); copy the model again.") from error

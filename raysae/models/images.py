@@ -1,12 +1,15 @@
-"""Encoded image bytes to upright RGB."""
+"""Encoded image bytes to upright RGB, or to no more than its size."""
 
 from __future__ import annotations
 
 import io
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from raysae.errors import RejectedSampleError
 from raysae.sample import IMAGE_FORMATS
@@ -23,12 +26,19 @@ _TURNS = {
 }
 """EXIF's orientation → what puts the picture upright."""
 
+_LYING = frozenset({5, 6, 7, 8})
+"""Orientations whose turn exchanges width and height."""
+
+_PNG_MARKERS = (b"eXIf", b"exif\0", b"xmp\0")
+"""What a PNG with an orientation contains: the chunk, or the end of a text chunk's keyword."""
+
 
 def decode_image(encoded: bytes) -> Image.Image:
     """Decode an image as a person would see it: upright, on white, 8-bit RGB.
 
     EXIF rotation is applied, transparency is flattened on white, palettes, greyscale, CMYK and
-    16-bit images are converted, of an animation the first frame counts.
+    16-bit images are converted, of an animation the first frame counts. May be called from several
+    threads at once.
 
     Args:
         encoded: In one of `IMAGE_FORMATS`.
@@ -39,14 +49,40 @@ def decode_image(encoded: bytes) -> Image.Image:
     Raises:
         RejectedSampleError: `image-bomb`, `truncated-image` or `undecodable-image`.
     """
+    with _rejecting():
+        image = _open(encoded)
+        image.load()
+        return _to_rgb(_upright(image))
+
+
+def upright_size(encoded: bytes) -> tuple[int, int]:
+    """Return the size that `decode_image` would give, without decoding the pixels.
+
+    A PNG whose orientation stands behind its pixels has to be decoded all the same.
+
+    Args:
+        encoded: In one of `IMAGE_FORMATS`.
+
+    Returns:
+        (width, height) in pixels. An image that cannot be decoded may have a size nevertheless.
+
+    Raises:
+        RejectedSampleError: As `decode_image`, for what cannot be opened.
+    """
+    with _rejecting():
+        image = _open(encoded)
+        width, height = image.size
+        return (height, width) if _is_stored_lying(image, encoded) else (width, height)
+
+
+@contextmanager
+def _rejecting() -> Iterator[None]:
+    """Turn what Pillow raises into a rejection with a reason."""
     try:
-        with warnings.catch_warnings():
-            # Below twice its pixel limit Pillow only warns; the corpora bound the size.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(encoded), formats=IMAGE_FORMATS)
-            image.load()
-            return _to_rgb(_upright(image))
-    except Image.DecompressionBombError as error:
+        yield
+    # Below twice its pixel limit Pillow only warns, unless warnings are errors; the corpora bound
+    # the size. Warnings cannot be silenced here: their filters are the whole process's.
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RejectedSampleError("image-bomb", str(error)) from error
     except UnidentifiedImageError as error:
         raise RejectedSampleError("undecodable-image", "no known image format") from error
@@ -58,17 +94,37 @@ def decode_image(encoded: bytes) -> Image.Image:
         raise RejectedSampleError(reason, str(error)) from error
 
 
+def _open(encoded: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(encoded), formats=IMAGE_FORMATS)
+
+
+def _is_stored_lying(image: Image.Image, encoded: bytes) -> bool:
+    """Tell whether putting an opened image upright exchanges the width and height it gives."""
+    if isinstance(image, PngImageFile) and not any(marker in encoded for marker in _PNG_MARKERS):
+        return False  # Pillow would decode all pixels to look for EXIF behind them.
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(ExifTags.Base.Orientation) in _LYING:
+        return False  # Pillow gives the upright size already.
+    return _orientation(image) in _LYING
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """Return EXIF's or XMP's orientation; None for metadata that cannot be read."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except MemoryError:
+        raise
+    except Exception:
+        return None
+    return orientation if orientation in _TURNS else None
+
+
 def _upright(image: Image.Image) -> Image.Image:
     """Apply EXIF's orientation; EXIF that cannot be read turns nothing.
 
     Pillow's own `exif_transpose` writes the other entries anew, and fails where one of them is odd.
     """
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        turn = _TURNS.get(orientation)
-    except Exception:
-        return image
-    return image if turn is None else image.transpose(turn)
+    orientation = _orientation(image)
+    return image if orientation is None else image.transpose(_TURNS[orientation])
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

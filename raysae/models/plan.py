@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import torch
+
+from raysae.models.checkpoint import FLOAT_FORMATS, StoredTensor
 
 BYTES_PER_NUMBER = {"float32": 4, "bfloat16": 2, "float16": 2}
 """By `ModelSettings.dtype`."""
 
-_STORED_NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-_STORED_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}
 
-
-def weight_memory(stored: Mapping[str, int], dtype: str) -> tuple[int, int]:
+def weight_memory(stored: Sequence[StoredTensor], dtype: str) -> tuple[int, int]:
     """Return the bytes of loaded weights, and the bytes at the peak of loading.
 
-    While weights are converted, the mapped files they come from stay resident beside them; weights
-    that are stored as they are used need no copy.
+    Weights that are stored as they are used need no copy; those that are converted are so one by
+    one, the largest of them in both formats at once.
 
     Args:
-        stored: Numbers by stored format, as `count_numbers` returns them.
+        stored: The needed tensors, as `stored_tensors` returns them.
         dtype: As in `ModelSettings.dtype`.
     """
-    weights = sum(stored.values()) * BYTES_PER_NUMBER[dtype]
-    converted = {name: n for name, n in stored.items() if name != _STORED_NAMES[dtype]}
-    return weights, weights + sum(n * _STORED_BYTES.get(name, 1) for name, n in converted.items())
+    weights = sum(tensor.numbers for tensor in stored) * BYTES_PER_NUMBER[dtype]
+    used = getattr(torch, dtype)
+    converted = [
+        tensor.numbers * FLOAT_FORMATS[tensor.format].itemsize
+        for tensor in stored
+        if tensor.format in FLOAT_FORMATS and FLOAT_FORMATS[tensor.format] != used
+    ]
+    return weights, weights + max(converted, default=0)
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ def text_blocks(config: Any) -> Blocks:
 
 
 def vision_blocks(config: Any) -> Blocks:
-    """Read the stack of a CLIP- or SigLIP-like vision configuration."""
+    """Read the stack of a CLIP-like vision configuration."""
     return Blocks(
         n=config.num_hidden_layers,
         d=config.hidden_size,
@@ -115,11 +121,12 @@ class ForwardPlan:
     Attributes:
         d_in: Width of a hidden state.
         weight_bytes: Weights that are loaded, in the settings' dtype.
-        load_bytes: Host memory at the peak of loading, part of it mapped files (reclaimable).
+        load_bytes: Host memory at the peak of loading; weights that are stored in the settings'
+            dtype are mapped files (reclaimable) until they are moved to another device.
         activation_bytes: Peak of one batch of `token_budget` padded tokens above the weights.
         bytes_per_token: One hidden state in the settings' dtype.
-        max_image_tokens: Most tokens that one image becomes.
-        max_image_tiles: Most tiles that one image becomes.
+        max_image_tokens: Most tokens that one image becomes; 0 where none is shown.
+        max_image_tiles: Most tiles that one image becomes; 0 where none is shown.
         text: The blocks that run on every token.
         flops_per_tile: Work of the vision tower and the projector on one tile.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from raysae.errors import RejectedSampleError
@@ -28,10 +29,19 @@ def image_order(sample: Sample) -> list[int]:
     return order
 
 
+def without_images(sample: Sample) -> Sample:
+    """Return the sample without the image parts of its messages."""
+    messages = tuple(
+        Message(message.role, tuple(p for p in message.parts if isinstance(p, TextPart)))
+        for message in sample.messages
+    )
+    return replace(sample, messages=messages)
+
+
 def render_prompt(
     sample: Sample,
     settings: ModelSettings,
-    image_token: str,
+    image_token: str | None,
     control_tokens: Sequence[str],
     apply_chat_template: Callable[[Conversation, bool], str],
 ) -> str:
@@ -40,7 +50,8 @@ def render_prompt(
     Args:
         sample: Its texts are data: whatever looks like a control token in them is defused.
         settings: `template` and `text` count.
-        image_token: What the model's tokenizer takes for an image.
+        image_token: What the model's tokenizer takes for an image; None for a text-only model,
+            which is shown none, and whose chat template takes plain strings.
         control_tokens: Every string that its tokenizer takes for a special token.
         apply_chat_template: (conversation, add_generation_prompt) → text.
 
@@ -56,9 +67,12 @@ def render_prompt(
         answer = defuse(sample.chosen, control_tokens)
     messages = [_defuse_message(message, control_tokens) for message in sample.messages]
     if settings.template == "paper":
-        return _paper_prompt(messages, answer, image_token)
+        return _paper_prompt(messages, answer, image_token or "")
+    turns = messages if answer is None else [*messages, _said(answer)]
+    content = _plain_content if image_token is None else _content
+    conversation = [{"role": turn.role, "content": content(turn)} for turn in turns]
     try:
-        return apply_chat_template(_conversation(messages, answer), answer is None)
+        return apply_chat_template(conversation, answer is None)
     except RejectedSampleError:
         raise
     except Exception as error:
@@ -102,19 +116,16 @@ def _paper_prompt(messages: Sequence[Message], answer: str | None, image_token: 
     return f"{text}ASSISTANT: {answer or ''}"
 
 
-def _conversation(messages: Sequence[Message], answer: str | None) -> Conversation:
-    turns: Conversation = [
-        {
-            "role": message.role,
-            "content": [
-                {"type": "text", "text": part.text}
-                if isinstance(part, TextPart)
-                else {"type": "image"}
-                for part in message.parts
-            ],
-        }
-        for message in messages
+def _said(answer: str) -> Message:
+    return Message("assistant", (TextPart(answer),))
+
+
+def _plain_content(message: Message) -> str:
+    return message.text
+
+
+def _content(message: Message) -> list[dict[str, str]]:
+    return [
+        {"type": "text", "text": part.text} if isinstance(part, TextPart) else {"type": "image"}
+        for part in message.parts
     ]
-    if answer is not None:
-        turns.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-    return turns

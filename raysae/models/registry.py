@@ -1,4 +1,4 @@
-"""Architectures by `config.model_type`: a new one is a module with `load` and `plan`, and a row."""
+"""Architectures by `config.model_type`: a new one is a module as `Architecture` says, and a row."""
 
 from __future__ import annotations
 
@@ -14,8 +14,14 @@ from raysae.models.checkpoint import model_directory, model_type
 from raysae.models.plan import ForwardPlan, ModelSize
 from raysae.models.settings import ModelSettings
 
-ARCHITECTURES = {"llava_next": "raysae.models.llava_next"}
+ARCHITECTURES = {
+    "llava": "raysae.models.llava",
+    "llava_next": "raysae.models.llava_next",
+}
 """Module of each architecture, imported when it is asked for: transformers is slow to import."""
+
+CAUSAL_LM = "raysae.models.causal_lm"
+"""Module of all that transformers knows as causal language models and the table does not name."""
 
 
 class Architecture(Protocol):
@@ -88,9 +94,17 @@ def model_size(path: str) -> ModelSize:
 def _architecture(path: str) -> tuple[Architecture, Path]:
     directory = model_directory(path)
     name = model_type(directory)
-    if name not in ARCHITECTURES:
+    module = ARCHITECTURES.get(name) or (CAUSAL_LM if _is_causal_lm(name) else None)
+    if module is None:
         known = ", ".join(sorted(ARCHITECTURES))
         raise SettingsError(
-            f"model.path: {directory} is a {name!r} model, but raysae reads {known}; name another."
+            f"model.path: {directory} is a {name!r} model, but raysae reads {known} and "
+            "transformers' causal language models; name another."
         )
-    return cast("Architecture", import_module(ARCHITECTURES[name])), directory
+    return cast("Architecture", import_module(module)), directory
+
+
+def _is_causal_lm(name: str) -> bool:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES

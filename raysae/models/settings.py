@@ -29,9 +29,12 @@ class ModelSettings:
         template: `paper` is SAE-V's prompt, `USER: \n<image> {question}\nASSISTANT: `; `chat` is
             the model's own chat template.
         text: Whether the tokens of `Sample.chosen` follow the question.
-        newline: Modality of LLaVA-NeXT's newline tokens. The paper's code counts them as image.
+        newline: Modality of LLaVA-NeXT's newline tokens; other models have none. The paper's code
+            counts them as image.
         image_mode: `native` is the model's own processing at any resolution; `paper-336` first
             forces each image to a square of the vision tower's size, as SAE-V's released code does.
+        images: `drop` leaves the images out of every prompt: for SAEs of text alone, and the only
+            way to show samples with images to a text-only model, which rejects them otherwise.
     """
 
     path: str = "builtin-llava-next"
@@ -43,3 +46,4 @@ class ModelSettings:
     text: Literal["question", "question+answer"] = "question"
     newline: Literal["image", "special"] = "image"
     image_mode: Literal["native", "paper-336"] = "native"
+    images: Literal["show", "drop"] = "show"

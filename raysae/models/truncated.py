@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,64 +14,109 @@ import torch
 from raysae.errors import DataError, SettingsError
 from raysae.models.checkpoint import read_tensors, weight_files
 
-# The published names (`language_model.model.layers.0`) and newer (`model.language_model.layers.0`).
-_BLOCK = re.compile(r"(?:^|\.)language_model\.(?:model\.)?layers\.(\d+)\.")
-_AFTER_BLOCKS = re.compile(r"(?:^|\.)(?:lm_head|language_model\.(?:model\.)?norm)\.")
 # Buffers that older versions stored and newer ones compute.
 _BUFFER = re.compile(r"\.(?:position_ids|inv_freq)$")
 
-FINAL_NORM = "language_model.norm."
-"""Prefix of the one module that is not loaded but replaced."""
+
+@dataclass(frozen=True)
+class TextModule:
+    """Where a headless model keeps the text model that is cut, and what checkpoints call it.
+
+    Attributes:
+        module: Its name in transformers' headless model; empty if it is the model itself.
+        prefix: Regular expression of what stands before its tensors' names in a checkpoint.
+    """
+
+    module: str
+    prefix: str
+
+    def needed_up_to(self, layer: int) -> Callable[[str], bool]:
+        """Return a test by a tensor's name in the checkpoint: is it needed for block `layer`?"""
+        block_name = re.compile(rf"{self.prefix}layers\.(\d+)\.")
+        after_blocks = re.compile(rf"(?:^|\.)lm_head\.|{self.prefix}norm\.")
+
+        def needed(name: str) -> bool:
+            block = block_name.search(name)
+            if block is not None:
+                return int(block.group(1)) <= layer and _BUFFER.search(name) is None
+            return after_blocks.search(name) is None and _BUFFER.search(name) is None
+
+        return needed
+
+    def of(self, model: Any) -> Any:
+        """Return the text model itself."""
+        return getattr(model, self.module) if self.module else model
+
+    @property
+    def final_norm(self) -> str:
+        """Prefix, in the headless model, of the one module that is not loaded but replaced."""
+        return f"{self.module}.norm." if self.module else "norm."
 
 
-def needed_up_to(layer: int) -> Callable[[str], bool]:
-    """Return a test by a tensor's name in the checkpoint: is it needed for block `layer`?"""
+IN_VISION_MODEL = TextModule("language_model", r"(?:^|\.)language_model\.(?:model\.)?")
+"""Published names (`language_model.model.layers.0`), newer (`model.language_model.layers.0`)."""
 
-    def needed(name: str) -> bool:
-        block = _BLOCK.search(name)
-        if block is not None:
-            return int(block.group(1)) <= layer
-        return _AFTER_BLOCKS.search(name) is None and _BUFFER.search(name) is None
-
-    return needed
+ALONE = TextModule("", r"^(?:model\.)?")
+"""A causal language model's names, `model.layers.0`; saved without its head, `layers.0`."""
 
 
 def cut_text_config(config: Any, layer: int) -> None:
-    """Cut a vision-language configuration to `layer + 1` text blocks, in place.
+    """Cut a text configuration to `layer + 1` blocks, in place.
 
     Raises:
         SettingsError: The model has no such block.
     """
-    blocks = config.text_config.num_hidden_layers
+    blocks = config.num_hidden_layers
     if not 0 <= layer < blocks:
         raise SettingsError(
             f"model.layer: {layer} is not one of the model's blocks; choose 0 to {blocks - 1}."
         )
-    config.text_config.num_hidden_layers = layer + 1
-    if getattr(config.text_config, "layer_types", None):
-        config.text_config.layer_types = config.text_config.layer_types[: layer + 1]
+    config.num_hidden_layers = layer + 1
+    # Some configurations work their types out of other settings instead of storing them.
+    if vars(config).get("layer_types"):
+        config.layer_types = config.layer_types[: layer + 1]
+
+
+def check_unquantised(config: Any, directory: Path) -> None:
+    """Refuse a quantised checkpoint, whose tensors are no weights.
+
+    Raises:
+        SettingsError: It is one.
+    """
+    if getattr(config, "quantization_config", None):
+        raise SettingsError(
+            f"model.path: {directory} holds quantised weights; name the model that they were made "
+            "of, or convert them with dequantize() and save_pretrained."
+        )
 
 
 def load_truncated(
-    model_class: Any, config: Any, directory: Path, dtype: torch.dtype, attention: str
+    model_class: Any,
+    config: Any,
+    directory: Path,
+    *,
+    text: TextModule,
+    dtype: torch.dtype,
+    attention: str,
 ) -> Any:
-    """Load a headless vision-language model whose text blocks end where the configuration says.
+    """Load a headless model whose text blocks end where the configuration says.
 
     transformers renames the checkpoint's keys. The final norm becomes the identity, so that
     `last_hidden_state` is the last block's `resid_post`.
 
     Args:
-        model_class: A transformers model class with `language_model` and without a head.
-        config: Its configuration after `cut_text_config`.
+        model_class: A transformers model class without a head.
+        config: Its configuration, the text part after `cut_text_config`.
         directory: The checkpoint.
+        text: The part of the model that is cut.
         dtype: Format that the weights are converted to.
         attention: `sdpa` or `eager`.
 
     Raises:
         DataError: Tensors are missing, of another shape, or unknown; the message names them.
     """
-    layer = config.text_config.num_hidden_layers - 1
-    tensors = read_tensors(weight_files(directory, needed_up_to(layer)))
+    layer = config.get_text_config().num_hidden_layers - 1
+    tensors = read_tensors(weight_files(directory, text.needed_up_to(layer)), dtype)
     with _quiet_transformers():
         try:
             # Without a path nothing but these tensors can be read: no adapter, no remote code.
@@ -88,11 +134,19 @@ def load_truncated(
                 f"the weights in {directory} do not fit its config.json ({error}); copy the model "
                 "again."
             ) from error
-    missing = {name for name in info["missing_keys"] if not name.startswith(FINAL_NORM)}
+    missing = {name for name in info["missing_keys"] if not name.startswith(text.final_norm)}
     _refuse(directory, "lacks", missing)
     _refuse(directory, "has unknown", set(info["unexpected_keys"]))
-    model.language_model.norm = torch.nn.Identity()
+    text.of(model).norm = torch.nn.Identity()
     return model.eval().requires_grad_(requires_grad=False)
+
+
+def build_truncated(model_class: Any, config: Any, text: TextModule, dtype: torch.dtype) -> Any:
+    """Build the model that `load_truncated` loads on the meta device, without its weights."""
+    with torch.device("meta"):
+        model = model_class(config).to(dtype)
+    text.of(model).norm = torch.nn.Identity()
+    return model.eval()
 
 
 def _refuse(directory: Path, what: str, names: set[str]) -> None:

@@ -91,3 +91,14 @@ def test_boxes_tile_what_unpadding_leaves(height: int, width: int, share: float)
     high = high[~np.isnan(high[:, 0])]
     areas = (high[:, 2] - high[:, 0]) * (high[:, 3] - high[:, 1])
     assert areas.sum() == pytest.approx(share)
+
+
+@pytest.mark.parametrize(("height", "width"), SHAPES)
+def test_sources_are_what_transformers_packs(height: int, width: int) -> None:
+    """Each feature is its own number, each newline -1."""
+    grid = anyres_grid(height, width, PINPOINTS, TILE, PATCH)
+    numbers = torch.arange(grid.n_tiles * 16.0).view(grid.n_tiles, 16, 1)
+    packed, _ = build_model().model.pack_image_features(
+        [numbers], [[height, width]], "default", image_newline=torch.full((1,), -1.0)
+    )
+    assert grid.sources().tolist() == packed[0][:, 0].tolist()

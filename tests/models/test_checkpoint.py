@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
+import torch
+from safetensors.torch import load_file, save_file
 
 from raysae.errors import DataError, SettingsError
 from raysae.models import checkpoint
@@ -70,9 +71,9 @@ def test_only_files_with_needed_tensors(model_directory: Path) -> None:
     files = checkpoint.weight_files(model_directory, lambda name: name == "image_newline")
     assert list(files.values()) == [["image_newline"]]
     (path,) = files
-    read = checkpoint.read_tensors(files)
+    read = checkpoint.read_tensors(files, torch.float32)
     assert read["image_newline"].equal(load_file(path)["image_newline"])
-    assert checkpoint.count_numbers(files) == {"F32": 32}
+    assert checkpoint.stored_tensors(files) == [("F32", 32)]
 
 
 def test_single_file(model_directories: dict[str, Path]) -> None:
@@ -81,10 +82,24 @@ def test_single_file(model_directories: dict[str, Path]) -> None:
     assert all("norm" in name for names in files.values() for name in names)
 
 
-def test_count_numbers(whole_model: Any, model_directory: Path) -> None:
-    files = checkpoint.weight_files(model_directory, lambda _: True)
-    total = sum(p.numel() for p in whole_model.parameters())
-    assert checkpoint.count_numbers(files) == {"F32": total}
+def test_stored_tensors_are_all_of_the_model(whole_model: Any, model_directory: Path) -> None:
+    stored = checkpoint.stored_tensors(checkpoint.weight_files(model_directory, lambda _: True))
+    assert sum(t.numbers for t in stored) == sum(p.numel() for p in whole_model.parameters())
+    assert {tensor.format for tensor in stored} == {"F32"}
+
+
+def test_tensors_are_converted_as_torch_does(tmp_path: Path) -> None:
+    whole = {"a": torch.randn(3, 5), "b": torch.randn(7).to(torch.bfloat16)}
+    save_file(whole, tmp_path / "x.safetensors")
+    read = checkpoint.read_tensors({tmp_path / "x.safetensors": ["a", "b"]}, torch.bfloat16)
+    assert read["a"].equal(whole["a"].to(torch.bfloat16))
+    assert read["b"].equal(whole["b"])
+
+
+def test_quantised_tensors_are_refused(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(3, dtype=torch.int8)}, tmp_path / "x.safetensors")
+    with pytest.raises(DataError, match="stores a as I8"):
+        checkpoint.read_tensors({tmp_path / "x.safetensors": ["a"]}, torch.float32)
 
 
 def test_missing_file(model_directory: Path, tmp_path: Path) -> None:
@@ -106,4 +121,4 @@ def test_damaged_file(tmp_path: Path) -> None:
     file = tmp_path / "a.safetensors"
     file.write_bytes(b"garbage that is no header")
     with pytest.raises(DataError, match="damaged"):
-        checkpoint.read_tensors({file: ["x"]})
+        checkpoint.read_tensors({file: ["x"]}, torch.float32)

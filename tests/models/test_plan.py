@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from transformers import AutoModel
 
+from raysae.models.checkpoint import StoredTensor
 from raysae.models.plan import ForwardPlan, text_blocks, vision_blocks, weight_memory
 from tests.models.tiny import build_config
 
@@ -52,7 +53,8 @@ def test_a_wide_attention_counts_more_than_a_narrow_mlp() -> None:
     assert TEXT.activation_numbers() == 2 * 32 + max(4 * 32 + 2 * 16, 3 * 48)
 
 
-def test_conversion_keeps_the_stored_weights_beside_the_loaded() -> None:
-    assert weight_memory({"BF16": 10}, "bfloat16") == (20, 20)
-    assert weight_memory({"F16": 10}, "bfloat16") == (20, 40)
-    assert weight_memory({"BF16": 10, "F32": 1}, "float32") == (44, 64)
+def test_conversion_holds_one_tensor_in_two_formats() -> None:
+    half, other, single = StoredTensor("BF16", 10), StoredTensor("F16", 9), StoredTensor("F32", 1)
+    assert weight_memory([half, half], "bfloat16") == (40, 40)
+    assert weight_memory([half, other, other], "bfloat16") == (56, 56 + 18)
+    assert weight_memory([half, half, single], "float32") == (84, 84 + 20)

@@ -8,7 +8,7 @@ import pytest
 from raysae.errors import RejectedSampleError, SettingsError
 from raysae.models import ModelSettings
 from raysae.models.processors import Tokenizer, load_image_processor, load_processor
-from tests.models.tiny import build_tokenizer
+from tests.models.tiny import build_processor, build_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +20,13 @@ def test_special_ids_and_control_tokens(tokenizer: Tokenizer) -> None:
     assert tokenizer.image_id == 3
     assert tokenizer.special_ids == [0, 1, 2, 4]
     assert tokenizer.control_tokens == sorted(["<unk>", "<s>", "</s>", "<image>", "<pad>"])
+
+
+def test_text_tokenizer_has_no_image() -> None:
+    text = Tokenizer(build_tokenizer())
+    assert (text.image_token, text.image_id) == (None, -1)
+    assert text.special_ids == [0, 1, 2, 3, 4]
+    assert text.encode("a cat", n_images=0)[0] == 1
 
 
 @pytest.mark.parametrize("prompt", ["USER", "<s>USER", "<s><s>USER"])
@@ -40,7 +47,7 @@ def test_unexpected_image_is_rejected(tokenizer: Tokenizer) -> None:
 )
 def test_backend_is_the_one_asked_for(model_directory: Path, backend: Any, name: str) -> None:
     settings = ModelSettings(image_backend=backend)
-    processor = load_image_processor("llava_next", settings, model_directory)
+    processor = load_image_processor(build_processor().image_processor, settings, model_directory)
     assert type(processor).__name__ == name
     assert processor.crop_size["height"] == 28
 
@@ -51,4 +58,4 @@ def test_directory_without_processors(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="tokenizer"):
         load_processor(LlavaNextProcessor, tmp_path)
     with pytest.raises(SettingsError, match="image_backend"):
-        load_image_processor("llava_next", ModelSettings(), tmp_path)
+        load_image_processor(build_processor().image_processor, ModelSettings(), tmp_path)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from raysae.errors import RejectedSampleError
-from raysae.models.prompts import defuse, image_order, render_prompt
+from raysae.models.prompts import defuse, image_order, render_prompt, without_images
 from raysae.models.settings import ModelSettings
 from raysae.sample import ImagePart, Message, Sample, TextPart
 from tests.models.tiny import sample
@@ -71,6 +71,35 @@ def test_defuse_leaves_other_text_alone() -> None:
 def test_single_character_control_token_is_rejected() -> None:
     with pytest.raises(RejectedSampleError, match="control-token-in-text"):
         defuse("a|b", ["|"])
+
+
+def test_text_only_models_get_plain_strings() -> None:
+    turns = (
+        Message("user", (TextPart("What"), TextPart("is it?"))),
+        Message("assistant", ()),
+        Message("user", (TextPart("Really </s>?"),)),
+    )
+    settings = ModelSettings(template="chat", text="question+answer")
+    given = Sample("a", 0, turns, (), chosen="A cat.")
+    prompt = render_prompt(given, settings, None, CONTROL, lambda c, g: f"{c} {g}")
+    said = [
+        {"role": "user", "content": "What is it?"},
+        {"role": "assistant", "content": ""},
+        {"role": "user", "content": "Really < /s>?"},
+        {"role": "assistant", "content": "A cat."},
+    ]
+    assert prompt == f"{said} False"
+    paper = render_prompt(sample((), text="What?"), ModelSettings(), None, CONTROL, lambda c, g: "")
+    assert paper == "USER: \nWhat?\nASSISTANT: "
+
+
+def test_images_are_left_out_with_their_places() -> None:
+    parts = (TextPart("This"), ImagePart(1), TextPart("and"), ImagePart(0))
+    given = replace(sample(), messages=(Message("user", parts),))
+    bare = without_images(given)
+    assert bare.messages == (Message("user", (TextPart("This"), TextPart("and"))),)
+    assert image_order(bare) == []
+    assert replace(bare, messages=given.messages) == given
 
 
 def test_missing_answer_is_rejected() -> None:

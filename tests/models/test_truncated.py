@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from raysae.errors import DataError, SettingsError
 from raysae.models import ModelSettings, checkpoint, load_hidden_state_model
-from raysae.models.truncated import needed_up_to
+from raysae.models.truncated import IN_VISION_MODEL, cut_text_config
 from tests.models.tiny import BLOCKS, build_config
 
 LAYER = 2
@@ -60,7 +60,9 @@ def test_files_of_later_blocks_are_not_opened(
 ) -> None:
     directory = Path(shutil.copytree(model_directories[style], tmp_path / "copy"))
     weight_map = json.loads((directory / checkpoint.INDEX).read_text())["weight_map"]
-    needed = {file for name, file in weight_map.items() if needed_up_to(LAYER)(name)}
+    needed = {
+        file for name, file in weight_map.items() if IN_VISION_MODEL.needed_up_to(LAYER)(name)
+    }
     later = set(weight_map.values()) - needed
     assert later
     for file in later:
@@ -128,12 +130,10 @@ def test_layer_that_is_not_there(model_directory: Path, layer: int) -> None:
 
 
 def test_layer_types_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    from raysae.models.truncated import cut_text_config
-
-    config = build_config()
-    config.text_config.layer_types = ["full_attention"] * BLOCKS
+    config = build_config().text_config
+    config.layer_types = ["full_attention"] * BLOCKS
     cut_text_config(config, LAYER)
-    assert len(config.text_config.layer_types) == LAYER + 1
+    assert len(config.layer_types) == LAYER + 1
 
 
 def test_transformers_reports_as_before(model_directory: Path) -> None:

@@ -1,8 +1,9 @@
-"""A random LLaVA-NeXT of 60 thousand numbers, in the published file layout."""
+"""Random models of some 60 thousand numbers, in the published file layouts."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,16 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    CLIPImageProcessor,
     CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
     LlavaNextImageProcessor,
     LlavaNextProcessor,
+    LlavaProcessor,
     MistralConfig,
     PreTrainedTokenizerFast,
 )
@@ -34,6 +40,19 @@ CHAT_TEMPLATE = (
     "{% elif message['role'] == 'assistant' %} {{ message['content'][0]['text'] }}{{ eos_token }}"
     "{% else %}{{ raise_exception('no system messages') }}{% endif %}{% endfor %}"
 )
+TEXT_CHAT_TEMPLATE = (
+    "{% for message in messages %}<s>{{ message['role'] + ': ' + message['content'] }}</s>"
+    "{% endfor %}{% if add_generation_prompt %}<s>assistant: {% endif %}"
+)
+TEXT: dict[str, Any] = {
+    "vocab_size": 420,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": BLOCKS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+}
 
 
 def build_tokenizer(vocabulary: int = 400, padding_side: str = "right") -> PreTrainedTokenizerFast:
@@ -63,8 +82,8 @@ def build_tokenizer(vocabulary: int = 400, padding_side: str = "right") -> PreTr
     )
 
 
-def build_config() -> LlavaNextConfig:
-    vision = CLIPVisionConfig(
+def build_vision_config() -> CLIPVisionConfig:
+    return CLIPVisionConfig(
         hidden_size=16,
         intermediate_size=24,
         num_hidden_layers=3,
@@ -72,38 +91,50 @@ def build_config() -> LlavaNextConfig:
         image_size=TILE,
         patch_size=PATCH,
     )
-    text = MistralConfig(
-        vocab_size=420,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=BLOCKS,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        sliding_window=None,
-    )
+
+
+def build_config() -> LlavaNextConfig:
     return LlavaNextConfig(
-        vision_config=vision,
-        text_config=text,
+        vision_config=build_vision_config(),
+        text_config=MistralConfig(**TEXT, sliding_window=None),
         image_token_index=3,
         image_grid_pinpoints=PINPOINTS,
         image_seq_length=(TILE // PATCH) ** 2,
     )
 
 
-def build_model(seed: int = 0) -> Any:
+def build_llava_config(**changes: Any) -> LlavaConfig:
+    return LlavaConfig(
+        vision_config=build_vision_config(),
+        text_config=LlamaConfig(**TEXT),
+        image_token_index=3,
+        image_seq_length=(TILE // PATCH) ** 2,
+        **changes,
+    )
+
+
+def randomised(build: Callable[[], Any], seed: int = 0) -> Any:
+    """A model whose numbers are all random, norms and newlines too."""
     torch.manual_seed(seed)
-    model = LlavaNextForConditionalGeneration(build_config()).eval()
+    model = build().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.2)
     return model
 
 
-def save_model(model: Any, directory: Path, **kwargs: Any) -> Path:
-    """Write the model, its tokenizer and its processor; shards of 40 KB unless told otherwise."""
+def build_model(seed: int = 0) -> Any:
+    return randomised(lambda: LlavaNextForConditionalGeneration(build_config()), seed)
+
+
+def build_llava(**changes: Any) -> Any:
+    return randomised(lambda: LlavaForConditionalGeneration(build_llava_config(**changes)))
+
+
+def save_model(model: Any, directory: Path, processor: Any = None, **kwargs: Any) -> Path:
+    """Write a model and its processor (LLaVA-NeXT's); shards of 40 KB unless told otherwise."""
     model.save_pretrained(directory, **{"max_shard_size": "40KB", **kwargs})
-    build_processor().save_pretrained(directory)
+    (processor or build_processor()).save_pretrained(directory)
     return directory
 
 
@@ -118,6 +149,25 @@ def build_processor(padding_side: str = "right") -> LlavaNextProcessor:
         build_tokenizer(padding_side=padding_side),
         patch_size=PATCH,
         vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def build_llava_processor(
+    padding_side: str = "right",
+    image_processor: Any = None,
+    vision_feature_select_strategy: str = "default",
+) -> LlavaProcessor:
+    if image_processor is None:
+        image_processor = CLIPImageProcessor(
+            size={"shortest_edge": TILE}, crop_size={"height": TILE, "width": TILE}
+        )
+    return LlavaProcessor(
+        image_processor,
+        build_tokenizer(padding_side=padding_side),
+        patch_size=PATCH,
+        vision_feature_select_strategy=vision_feature_select_strategy,
         num_additional_image_tokens=1,
         chat_template=CHAT_TEMPLATE,
     )

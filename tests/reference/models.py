@@ -76,6 +76,37 @@ def image_tokens(
     return tokens
 
 
+def square_tokens(
+    height: int, width: int, *, edge: int, crop: int, patch: int, padded: bool
+) -> list[Box]:
+    """The box of each patch of LLaVA-1.5's square, back through crop, scale and padding."""
+    canvas_height = canvas_width = max(height, width)
+    if not padded:
+        canvas_height, canvas_width = height, width
+    shorter = min(canvas_height, canvas_width)
+    scaled_height = int(edge * canvas_height / shorter)
+    scaled_width = int(edge * canvas_width / shorter)
+
+    def image_edge(line: int, scaled: int, canvas: int, length: int) -> float:
+        """The part of the image that lies before a pixel line of the square."""
+        on_scaled = (scaled - crop) // 2 + line
+        on_canvas = on_scaled * canvas / scaled
+        on_image = on_canvas - (canvas - length) // 2
+        return min(max(on_image / length, 0.0), 1.0)
+
+    tokens = []
+    for top in range(0, crop, patch):
+        for left in range(0, crop, patch):
+            box = (
+                image_edge(left, scaled_width, canvas_width, width),
+                image_edge(top, scaled_height, canvas_height, height),
+                image_edge(left + patch, scaled_width, canvas_width, width),
+                image_edge(top + patch, scaled_height, canvas_height, height),
+            )
+            tokens.append(box)
+    return tokens
+
+
 def padded_and_used(lengths: list[int], batches: list[list[int]]) -> tuple[int, int]:
     """Count the cells of every batch's rectangle, and those that hold a token."""
     padded = used = 0
