@@ -10,7 +10,7 @@ from raysae.corpora.corpus import Corpus, CorpusSettings
 from raysae.corpora.files import CorpusFile, CorpusFiles
 from raysae.corpora.images import MAX_IMAGE_PIXELS, check_image
 from raysae.corpora.snapshot import CorpusSnapshot
-from raysae.corpora.sources import open_corpus, open_subset
+from raysae.corpora.sources import corpus_columns, open_corpus, open_subset
 
 __all__ = [
     "MAX_IMAGE_PIXELS",
@@ -21,6 +21,7 @@ __all__ = [
     "CorpusSnapshot",
     "builtin_noisy_truth",
     "check_image",
+    "corpus_columns",
     "known_corruption",
     "open_corpus",
     "open_subset",

@@ -1,123 +1,120 @@
-"""Align-Anything's text-image-to-text preferences: one image, one question, two answers, a verdict.
+"""Align-Anything (PKU-Alignment/align-anything): its configurations, and how each is scored.
 
-Columns (facts of the published data set): `question`, `image` (Hugging Face's struct of bytes and
-path, or plain bytes), `response_1`, `response_2`, `overall_response` (1 or 2: the better answer);
-any others are kept by `read` and ignored here. It has no id column.
+Facts of the published data set: columns as its files have them, rows of its `train` files. It has
+no ids. `overall_response` tells the better answer, 1 or 2; the authors' code drops rows with
+anything else. Beside `train.parquet` lie older files of the same rows (`new/`, `train/`), so only
+files that begin with `train` directly in a configuration's directory are taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
-import pyarrow as pa
-import pyarrow.types as pt
+from raysae.corpora.columns import ColumnMap
+from raysae.errors import SettingsError
 
-from raysae.corpora.corpus import Corpus
-from raysae.corpora.images import check_image
-from raysae.errors import DataError, RejectedSampleError
-from raysae.sample import ImagePart, Message, Rejection, Sample, TextPart
+DEFAULT = "text-image-to-text"
+
+_TEXT_ANSWERS = ColumnMap(
+    question="question",
+    response_1="response_1",
+    response_2="response_2",
+    preference="overall_response",
+)
 
 
-class AlignAnythingCorpus(Corpus):
-    """Parquet files with Align-Anything's text-image-to-text columns.
+class Configuration(NamedTuple):
+    """One of the data set's configurations.
 
-    A sample is one user message, the image before the question (as in the paper's template), with
-    the better answer in `chosen` and the other in `rejected`.
-
-    Reasons to reject a row, in the order in which they are looked for: `undecodable-text`,
-    `empty-question`, `null-answer`, `empty-answer`, `bad-preference`, `equal-answers`, `no-image`,
-    `image-bomb`, `truncated-image`, `undecodable-image`.
+    Attributes:
+        rows: Rows of its training files, as published.
+        columns: Its columns; None where a vision-language SAE has nothing to say.
+        scored: What is shown to the model and which scores mean something, for people.
     """
 
-    columns: ClassVar[tuple[str, ...]] = (
-        "question",
-        "image",
-        "response_1",
-        "response_2",
-        "overall_response",
+    rows: int
+    columns: ColumnMap | None
+    scored: str
+
+
+CONFIGURATIONS: Mapping[str, Configuration] = MappingProxyType(
+    {
+        "text-image-to-text": Configuration(
+            39_216,
+            ColumnMap(
+                question="question",
+                image="image",
+                response_1="response_1",
+                response_2="response_2",
+                preference="overall_response",
+            ),
+            "question and image, by all scorers",
+        ),
+        "text-to-image": Configuration(
+            29_997,
+            ColumnMap(
+                question="prompt",
+                image_1="image_1",
+                image_2="image_2",
+                preference="overall_image",
+            ),
+            "the prompt with the better of its two images, by all scorers",
+        ),
+        "text-image-to-text-image": Configuration(
+            27_012,
+            ColumnMap(
+                question="question",
+                image="image",
+                response_1="response_1",
+                response_2="response_2",
+                preference="overall_response",
+            ),
+            "question and image, by all scorers; published as JSON beside an archive of images, "
+            "so write it to Parquet with these columns first",
+        ),
+        "text-to-text": Configuration(
+            30_430, _TEXT_ANSWERS, "the question alone, by the scorers that need no image"
+        ),
+        "text-audio-to-text": Configuration(32_300, None, "audio"),
+        "text-to-audio": Configuration(4_870, None, "audio"),
+        "text-video-to-text": Configuration(9_501, None, "video"),
+        "text-to-video": Configuration(9_000, None, "video"),
+    }
+)
+"""Configuration → what it is. Rows of the last four are the data set card's or its viewer's."""
+
+
+def align_anything_columns(configuration: str, setting: str) -> ColumnMap:
+    """Return the columns of a configuration.
+
+    Args:
+        configuration: Its name; empty for the default.
+        setting: The field of a job's settings that holds it, for messages.
+
+    Raises:
+        SettingsError: There is none of that name, or it is out of reach.
+    """
+    found = CONFIGURATIONS.get(configuration or DEFAULT)
+    if found is not None and found.columns is not None:
+        return found.columns
+    usable = ", ".join(name for name, known in CONFIGURATIONS.items() if known.columns)
+    problem = (
+        f"there is no configuration {configuration!r}"
+        if found is None
+        else f"{configuration!r} is {found.scored}, which no vision-language model reads"
     )
-
-    @classmethod
-    def check_columns(cls, schema: pa.Schema, file: str) -> None:
-        """Raise DataError if a column is missing or of an unusable type."""
-        for name in cls.columns:
-            if name not in schema.names:
-                raise DataError(
-                    f"{file} has no column {name!r} (it has {', '.join(schema.names)}); the corpus "
-                    "needs Align-Anything's text-image-to-text columns."
-                )
-            if not _usable(name, schema.field(name).type):
-                raise DataError(
-                    f"{file}: the column {name!r} has the type {schema.field(name).type}; the "
-                    "corpus needs Align-Anything's text-image-to-text columns."
-                )
-
-    def samples(self, table: pa.Table, first_ordinal: int) -> Iterator[Sample | Rejection]:
-        """Turn rows into samples: for each row, in order, either a `Sample` or a `Rejection`."""
-        columns = {name: table.column(name) for name in self.columns}
-        for row in range(table.num_rows):
-            ordinal = first_ordinal + row
-            sample_id = self.snapshot.sample_id(ordinal)
-            try:
-                values = _row_values(columns, row)
-                yield _sample(sample_id, ordinal, values)
-            except RejectedSampleError as error:
-                yield Rejection(sample_id, ordinal, error.reason, error.detail)
+    raise SettingsError(f"{setting}: {problem}; choose one of {usable}.")
 
 
-def _usable(name: str, type_: pa.DataType) -> bool:
-    if name == "image" and pt.is_struct(type_):
-        index = type_.get_field_index("bytes")
-        return index >= 0 and _usable(name, type_.field(index).type)
-    if name == "image":
-        return any((pt.is_binary(type_), pt.is_large_binary(type_), pt.is_binary_view(type_)))
-    if name == "overall_response":  # pandas writes integers with nulls as floats
-        return any((pt.is_integer(type_), pt.is_floating(type_)))
-    return any((pt.is_string(type_), pt.is_large_string(type_), pt.is_string_view(type_)))
+def align_anything_files(configuration: str) -> tuple[str, ...]:
+    """Return patterns of a configuration's files, the first that matches any counts."""
+    name = configuration or DEFAULT
+    return f"{name}/train*", "train*", f"{name}/*"
 
 
-def _row_values(columns: dict[str, pa.ChunkedArray], row: int) -> dict[str, Any]:
-    try:
-        return {name: column[row].as_py() for name, column in columns.items()}
-    except UnicodeDecodeError as error:
-        raise RejectedSampleError("undecodable-text", f"a text is no UTF-8: {error}") from error
-
-
-def _sample(sample_id: str, ordinal: int, values: dict[str, Any]) -> Sample:
-    """Build one sample; cheap checks first, the decoding of the image last.
-
-    Raises:
-        RejectedSampleError: The row cannot be used.
-    """
-    question = values["question"]
-    if question is None or not question.strip():
-        raise RejectedSampleError("empty-question", "the question is null or blank")
-    chosen, rejected = _answers(values)
-    image = values["image"]
-    data = image["bytes"] if isinstance(image, dict) else image
-    if data is None:
-        raise RejectedSampleError("no-image", "the row has no image bytes (paths are not followed)")
-    check_image(data)
-    message = Message("user", (ImagePart(0), TextPart(question)))
-    return Sample(sample_id, ordinal, (message,), (data,), chosen, rejected)
-
-
-def _answers(values: dict[str, Any]) -> tuple[str, str]:
-    """Return (better answer, worse answer).
-
-    Raises:
-        RejectedSampleError: There are not two different answers with a verdict.
-    """
-    answers = values["response_1"], values["response_2"]
-    for number, answer in enumerate(answers, start=1):
-        if answer is None:
-            raise RejectedSampleError("null-answer", f"response_{number} is null")
-        if not answer.strip():
-            raise RejectedSampleError("empty-answer", f"response_{number} is blank")
-    better = values["overall_response"]
-    if better not in (1, 2):
-        raise RejectedSampleError("bad-preference", f"overall_response is {better}, not 1 or 2")
-    if answers[0].strip() == answers[1].strip():
-        raise RejectedSampleError("equal-answers", "both answers are the same")
-    return (answers[0], answers[1]) if better == 1 else (answers[1], answers[0])
+def align_anything_others(configuration: str) -> tuple[str, ...]:
+    """Return patterns of the other configurations' files, some of which have the same columns."""
+    name = configuration or DEFAULT
+    return tuple(f"{other}/*" for other in CONFIGURATIONS if other != name)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
 from raysae.artifacts import ShardSpec
 from raysae.corpora.clients import reason_of
+from raysae.corpora.columns import ColumnMap
+from raysae.corpora.conform import BROKEN, unify
 from raysae.corpora.files import changed
 from raysae.corpora.learned import FileSchema
-from raysae.corpora.reading import open_rows, read_range
+from raysae.corpora.reading import read_rows
 from raysae.corpora.snapshot import CorpusSnapshot
 from raysae.errors import DataError
 from raysae.sample import Rejection, Sample
@@ -28,17 +30,24 @@ class CorpusSettings:
 
     Attributes:
         name: `builtin` (shipped, needs no network), `builtin-noisy` (the same kind of rows, some of
-            them corrupted on purpose), or `align-anything` (Parquet files in its text-image-to-text
-            columns).
-        path: For `align-anything`: a Parquet file, or what is searched for `*.parquet`: a
-            directory, `s3://bucket/prefix`, `gs://…`, `abfs://…`, or
+            them corrupted on purpose), `align-anything`, `rlaif-v`, `spa-vl` (as published), or
+            `generic` (columns of any names, see `columns`).
+        path: A file, or what is searched for Parquet, Arrow or JSON lines: a directory,
+            `s3://bucket/prefix`, `gs://…`, `abfs://…`, or
             `hf://datasets/owner/name[@revision]/path`. Empty for the built-in ones.
+        files: Pattern of the files that are meant, below `path`: `data/train*`. Empty: those that
+            the data set is known to have, or all.
+        configuration: Which part of `align-anything`; empty: `text-image-to-text`.
+        columns: Which columns hold what, for `generic`.
         max_rows: Use only the first so many rows, files in the order of their names; 0 means all.
     """
 
     name: str = "builtin"
     path: str = ""
     max_rows: int = 0
+    files: str = ""
+    configuration: str = ""
+    columns: ColumnMap = field(default_factory=ColumnMap)
 
 
 class Corpus(ABC):
@@ -50,21 +59,32 @@ class Corpus(ABC):
     Attributes:
         snapshot: Its files and rows.
         schema: The columns that `read` returns: of all files together, in the first file's order.
+        left_out: How many files beside these are not meant, as far as it is known.
     """
 
-    columns: ClassVar[Sequence[str]]
+    columns: Sequence[str]
     """The columns that `samples` looks at."""
 
-    def __init__(self, snapshot: CorpusSnapshot, schemas: Sequence[FileSchema]) -> None:
-        for uri, schema in schemas:
+    def __init__(
+        self, snapshot: CorpusSnapshot, schemas: Sequence[FileSchema], left_out: int = 0
+    ) -> None:
+        # Of a file without a single good line the lines are rejected, as elsewhere.
+        good = [entry for entry in schemas if entry.schema.names != [BROKEN]]
+        for uri, schema in good or schemas:
             self.check_columns(schema, uri)
         self.snapshot = snapshot
-        self.schema = _unify(schemas)
+        self.left_out = left_out
+        self._fields = unify(schemas)
+        kept = [field for field in self._fields if field.name != BROKEN]
+        self.schema = pa.schema(kept, metadata=self._fields.metadata)
 
-    @classmethod
     @abstractmethod
-    def check_columns(cls, schema: pa.Schema, file: str) -> None:
+    def check_columns(self, schema: pa.Schema, file: str) -> None:
         """Raise DataError if a file lacks a column or has one of an unusable type; name both."""
+
+    def reading(self) -> dict[str, Any]:
+        """Return what determines the samples beside the files, for ids."""
+        return {}
 
     @abstractmethod
     def samples(self, table: pa.Table, first_ordinal: int) -> Iterator[Sample | Rejection]:
@@ -118,7 +138,7 @@ class Corpus(ABC):
         return self._pieces(file_index, 0, stop, self._schema_of(columns), rows)
 
     def _schema_of(self, columns: Sequence[str] | None) -> pa.Schema:
-        fields = [self.schema.field(name) for name in columns or self.schema.names]
+        fields = [self._fields.field(name) for name in columns or self.schema.names]
         return pa.schema(fields, metadata=self.schema.metadata)
 
     def _pieces(
@@ -127,10 +147,9 @@ class Corpus(ABC):
         file = self.snapshot.files[file_index]
         found = 0
         try:
-            with open_rows(file, start, stop, schema.names) as parquet:
-                for piece in read_range(parquet, start, stop, schema, rows):
-                    found += piece.num_rows
-                    yield piece
+            for piece in read_rows(file, start, stop, schema, rows):
+                found += piece.num_rows
+                yield piece
         except (pa.ArrowException, OSError) as error:
             raise DataError(
                 f"{file.uri} cannot be read ({reason_of(error)}); restore it."
@@ -150,17 +169,3 @@ class Corpus(ABC):
             for batch in self.batches(index, self.columns):
                 yield from self.samples(pa.Table.from_batches([batch]), ordinal)
                 ordinal += batch.num_rows
-
-
-def _unify(schemas: Sequence[FileSchema]) -> pa.Schema:
-    """Return one schema for all files: columns that a file lacks are null there, numbers widen."""
-    unified = schemas[0].schema
-    for uri, schema in schemas:
-        try:
-            unified = pa.unify_schemas([unified, schema], promote_options="permissive")
-        except pa.ArrowException as error:
-            raise DataError(
-                f"{uri} has a column of another type than the files before it ({error}); "
-                "write the files with one schema."
-            ) from error
-    return unified

@@ -8,6 +8,7 @@ from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raysae.errors import DataError
 
@@ -19,12 +20,14 @@ _CONTENT = pa.schema(
         ("rows", pa.int64()),
     ]
 )
-_SCHEMA = _CONTENT.append(pa.field("mtime_ns", pa.int64())).append(pa.field("ctime_ns", pa.int64()))
+_SCHEMA = pa.schema(
+    [*_CONTENT, ("mtime_ns", pa.int64()), ("ctime_ns", pa.int64()), ("places", pa.large_binary())]
+)
 
 
 @dataclass(frozen=True, slots=True)
 class CorpusFile:
-    """One Parquet file of a corpus.
+    """One file of a corpus.
 
     Attributes:
         uri: Where it lies: an absolute local path, or a URI with its scheme; no part of the
@@ -36,6 +39,7 @@ class CorpusFile:
         mtime_ns: When a local file was last written, in nanoseconds; 0 elsewhere. No part of the
             content: it tells that a file stayed as it was, see `raysae.corpora.local_files`.
         ctime_ns: The same of the file's last change of any kind, which no program can set back.
+        places: Where its rows are, see `raysae.corpora.learned.Contents`; follows from the content.
     """
 
     uri: str
@@ -45,6 +49,7 @@ class CorpusFile:
     rows: int
     mtime_ns: int = field(compare=False)
     ctime_ns: int = field(compare=False)
+    places: bytes = field(compare=False, repr=False, default=b"")
 
     @property
     def is_local(self) -> bool:
@@ -75,6 +80,7 @@ class CorpusFiles(Sequence[CorpusFile]):
         *,
         mtimes_ns: Iterable[int],
         ctimes_ns: Iterable[int],
+        places: Iterable[bytes],
     ) -> CorpusFiles:
         """Build the list from its columns.
 
@@ -86,17 +92,25 @@ class CorpusFiles(Sequence[CorpusFile]):
             rows: Rows used of each file.
             mtimes_ns: When each local file was last written; 0 elsewhere.
             ctimes_ns: When each local file was last changed; 0 elsewhere.
+            places: Where the rows of each file are.
         """
-        values = (names, sizes, fingerprints, rows, mtimes_ns, ctimes_ns)
+        values = (names, sizes, fingerprints, rows, mtimes_ns, ctimes_ns, places)
         columns = [
             pa.array(column, field.type) for column, field in zip(values, _SCHEMA, strict=True)
         ]
-        return cls(root, pa.RecordBatch.from_arrays(columns, schema=_SCHEMA))
+        batch = pa.RecordBatch.from_arrays(columns, schema=_SCHEMA)
+        # Parquet files have none, and there may be very many of them.
+        has_places = pc.any(pc.greater(pc.binary_length(columns[-1]), 0)).as_py()
+        return cls(root, batch if has_places else batch.drop_columns("places"))
 
     @property
     def rows_n(self) -> np.ndarray:
         """Rows used of each file, int64."""
         return np.asarray(self._columns.column("rows"))
+
+    def fingerprint(self, index: int) -> str:
+        """Return a file's fingerprint alone: every row asks for it, and places may be megabytes."""
+        return str(self._columns.column("fingerprint")[index])
 
     def __len__(self) -> int:
         return int(self._columns.num_rows)

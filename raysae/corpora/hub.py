@@ -10,32 +10,32 @@ from typing import Any
 
 from raysae.corpora.clients import client_errors, listing_errors
 from raysae.corpora.fingerprints import hub_fingerprint
-from raysae.corpora.listing import ListedFile, Listing, is_corpus_file, key_of
+from raysae.corpora.listing import ListedFile, Listing, is_corpus_file, key_of, nothing_there
 from raysae.corpora.locations import HUB_SCHEME, HubUri
 from raysae.corpora.ranged import Fetch
-from raysae.errors import DataError, SettingsError
+from raysae.errors import SettingsError
 
 _MISSING = ("RepositoryNotFoundError", "RevisionNotFoundError", "EntryNotFoundError")
 _DENIED_STATUS = (401, 403)
 
 
 def list_hub(location: HubUri, setting: str) -> Listing:
-    """List the Parquet files of a data set, at the commit that its revision names now.
+    """List the corpus files of a data set, at the commit that its revision names now.
 
     Args:
-        location: A Parquet file, a directory or a whole data set.
+        location: A corpus file, a directory or a whole data set.
         setting: What names it, for messages.
 
     Raises:
         SettingsError: It does not exist, is private or gated, or cannot be reached.
-        DataError: It holds no Parquet file.
+        DataError: It holds no corpus file.
     """
     _refuse_offline(location, setting)
     with listing_errors(location, setting):
         root, infos = _find(location)
     if not infos:
         raise SettingsError(
-            f"{setting}: {location} does not exist, or nothing lies below it; name a Parquet file "
+            f"{setting}: {location} does not exist, or nothing lies below it; name a corpus file "
             "or a directory of the data set."
         )
     base = f"{root}/{location.path}" if location.path else root
@@ -46,9 +46,7 @@ def list_hub(location: HubUri, setting: str) -> Listing:
         named = ((name.removeprefix(f"{base}/"), info) for name, info in infos.items())
         files = [_listed(name, info) for name, info in named if is_corpus_file(name)]
     if not files:
-        raise DataError(
-            f"{location} holds no file named *.parquet; its revision refs/convert/parquet may."
-        )
+        raise nothing_there(location, "its revision refs/convert/parquet may")
     return Listing(f"{HUB_SCHEME}://{base}", sorted(files), pinned=True)
 
 
@@ -115,7 +113,9 @@ def fetch_hub(uri: str) -> Fetch:
     )
 
     def fetch(start: int, stop: int) -> bytes:
-        headers = {**build_hf_headers(), "range": f"bytes={start}-{stop - 1}"}
+        # A range of what a server has compressed on the way is another.
+        own = {"range": f"bytes={start}-{stop - 1}", "accept-encoding": "identity"}
+        headers = {**build_hf_headers(), **own}
         with client_errors():
             try:
                 response = http_backoff(

@@ -7,18 +7,35 @@ from typing import NamedTuple
 import pyarrow as pa
 
 
+class Contents(NamedTuple):
+    """What a corpus file holds.
+
+    Attributes:
+        rows: Its rows.
+        schema: Its columns.
+        places: Where rows are, as the file's format has it; empty where the file itself tells, as
+            Parquet does.
+    """
+
+    rows: int
+    schema: pa.Schema
+    places: bytes = b""
+
+
 class Learned(NamedTuple):
-    """What is known of a Parquet file.
+    """What is known of a corpus file.
 
     Attributes:
         fingerprint: Its content's, see `raysae.corpora.fingerprints`.
-        rows: Its rows.
-        schema: Its columns; one object for all files with an equal schema.
+        rows: As in `Contents`.
+        schema: Likewise; one object for all files with an equal schema.
+        places: As in `Contents`.
     """
 
     fingerprint: str
     rows: int
     schema: pa.Schema
+    places: bytes = b""
 
 
 class FileSchema(NamedTuple):

@@ -1,4 +1,4 @@
-"""What a corpus' directory or prefix holds: its Parquet files, by one listing."""
+"""What a corpus' directory or prefix holds: its files, by one listing."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
+from raysae.corpora.formats import OTHER_JSON, SUFFIXES, is_data_file
 from raysae.errors import DataError, SettingsError
 
 KEY_BYTES = 16
 
 
 class ListedFile(NamedTuple):
-    """A Parquet file as a listing shows it.
+    """A corpus file as a listing shows it.
 
     Attributes:
         name: Path below the listing's root.
@@ -36,7 +37,7 @@ class ListedFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Listing:
-    """The Parquet files at or below a place.
+    """The corpus files at or below a place.
 
     Attributes:
         root: What their URIs begin with, without a slash at its end.
@@ -72,7 +73,14 @@ def is_corpus_file(name: str) -> bool:
 
     Names that begin with a dot or an underscore are other programs' unfinished work.
     """
-    return name.endswith(".parquet") and not any(map(is_hidden, name.split("/")))
+    *_, last = parts = name.split("/")
+    return is_data_file(last) and not any(map(is_hidden, parts))
+
+
+def nothing_there(place: object, way_out: str) -> DataError:
+    """Return the error of a place without corpus files."""
+    endings = ", ".join(f"*{suffix}" for suffix in SUFFIXES)
+    return DataError(f"{place} holds no file named {endings}; {way_out}. {OTHER_JSON}")
 
 
 def is_hidden(part: str) -> bool:
@@ -81,7 +89,7 @@ def is_hidden(part: str) -> bool:
 
 
 def list_local(path: Path, setting: str) -> Listing:
-    """List a local Parquet file, or the Parquet files below a directory.
+    """List a local file, or the corpus files below a directory.
 
     Symbolic links to files are followed, those to directories are not, so that no loop is possible.
 
@@ -91,14 +99,14 @@ def list_local(path: Path, setting: str) -> Listing:
 
     Raises:
         SettingsError: There is nothing at `path`, or it cannot be listed.
-        DataError: There is no Parquet file there, or one that cannot be looked at.
+        DataError: There is no corpus file there, or one that cannot be looked at.
     """
     try:
         if path.is_file():
             return Listing(str(path.parent), [_listed(str(path), path.name, path.stat())])
         if not path.is_dir():
             raise SettingsError(
-                f"{setting}: {path} does not exist; name a Parquet file or its directory."
+                f"{setting}: {path} does not exist; name a corpus file or its directory."
             )
         files = sorted(_walk(str(path)))
     except PermissionError as error:
@@ -115,9 +123,8 @@ def list_local(path: Path, setting: str) -> Listing:
             f"{error.filename or path} cannot be listed ({error.strerror}); mend it and run again."
         ) from error
     if not files:
-        raise DataError(
-            f"{path} holds no file named *.parquet; name the corpus' directory (links to "
-            "directories are not followed)."
+        raise nothing_there(
+            path, "name the corpus' directory (links to directories are not followed)"
         )
     return Listing(str(path), files)
 
@@ -132,7 +139,7 @@ def _walk(root: str) -> Iterator[ListedFile]:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     pending.append((f"{prefix}{entry.name}/", entry.path))
-                elif entry.name.endswith(".parquet") and _is_file(entry):
+                elif is_data_file(entry.name) and _is_file(entry):
                     yield _listed(entry.path, prefix + entry.name, entry.stat())
 
 

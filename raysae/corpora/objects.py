@@ -11,9 +11,9 @@ import pyarrow as pa
 from raysae.corpora.clients import client_errors, listing_errors
 from raysae.corpora.files import CorpusFile, below, changed
 from raysae.corpora.fingerprints import object_fingerprint
-from raysae.corpora.listing import ListedFile, Listing, is_corpus_file, key_of
+from raysae.corpora.listing import ListedFile, Listing, is_corpus_file, key_of, nothing_there
 from raysae.corpora.ranged import Fetch
-from raysae.errors import DataError, SettingsError
+from raysae.errors import SettingsError
 from raysae.storage.filesystems import object_filesystem
 from raysae.storage.uris import ObjectUri
 
@@ -22,15 +22,15 @@ _LAST_WRITE = ("LastModified", "last_modified", "generation", "updated")
 
 
 def list_objects(location: ObjectUri, setting: str) -> Listing:
-    """List the Parquet files below a prefix: a request for each thousand, none for single files.
+    """List the corpus files below a prefix: a request for each thousand, none for single files.
 
     Args:
-        location: A Parquet file, or a prefix.
+        location: A corpus file, or a prefix.
         setting: What names it, for messages.
 
     Raises:
         SettingsError: There is nothing there, or it cannot be listed.
-        DataError: There is no Parquet file there.
+        DataError: There is no corpus file there.
     """
     store = object_filesystem(location.scheme, setting, location.account)
     root, path = str(location), location.path
@@ -40,7 +40,7 @@ def list_objects(location: ObjectUri, setting: str) -> Listing:
             infos = {path: store.info(path)}
     if not infos:
         raise SettingsError(
-            f"{setting}: {location} does not exist, or nothing lies below it; name a Parquet file "
+            f"{setting}: {location} does not exist, or nothing lies below it; name a corpus file "
             "or the prefix of some."
         )
     if set(infos) == {path}:
@@ -50,7 +50,7 @@ def list_objects(location: ObjectUri, setting: str) -> Listing:
         names = [(info, key.removeprefix(f"{path}/")) for key, info in infos.items()]
         names = [(info, name) for info, name in names if is_corpus_file(name)]
     if not names:
-        raise DataError(f"{location} holds no file named *.parquet; name the corpus' prefix.")
+        raise nothing_there(location, "name the corpus' prefix")
     with listing_errors(location, setting):
         return Listing(root, sorted(_listed(root, name, info) for info, name in names))
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer as Buffer
 
 Fetch = Callable[[int, int], bytes]
 """Returns a file's bytes from a first offset to one past the last."""
@@ -55,6 +59,13 @@ class RangedFile(io.RawIOBase):
             raise OSError(f"{len(data)} bytes came instead of {end - self._position}")
         self._position = end
         return data
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        """Fetch bytes into a buffer, as `io.BufferedReader` wants it."""
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
 
     def size(self) -> int:
         """Return the file's bytes."""

@@ -1,4 +1,4 @@
-"""What a corpus holds at one moment: its Parquet files by content, and how rows are numbered."""
+"""What a corpus holds at one moment: its files by content, and how rows are numbered."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class CorpusSnapshot:
 
     Attributes:
         name: The corpus' name in the settings.
-        files: The Parquet files; nothing else in the directory counts.
+        files: The corpus files; nothing else in the directory counts.
     """
 
     name: str
@@ -63,7 +63,7 @@ class CorpusSnapshot:
         It follows the content: the same row keeps its id when files are added, moved or renamed.
         """
         file_index, row = self.locate(ordinal)
-        return f"{id_digits(self.files[file_index].fingerprint)}-{row}"
+        return f"{id_digits(self.files.fingerprint(file_index))}-{row}"
 
     def to_json(self) -> dict[str, Any]:
         """Return what is content, for ids and metadata: no local paths."""

@@ -42,7 +42,7 @@ def test_rows_that_kill_cost_themselves_alone(head, tiny_model, tmp_path):
     assert ended.result["rows"] == ROWS - len(DEADLY)
     assert ended.result["rejected"] == len(DEADLY)
     (cache,) = (storage / "activations").iterdir()
-    snapshot, _ = take_snapshot(CRASHING, LocalUri(corpus), 0)
+    snapshot, *_ = take_snapshot(CRASHING, LocalUri(corpus), 0)
     kept = [row for row in range(ROWS) if row not in DEADLY]
     assert cached_ids(cache) == sorted(snapshot.sample_id(row) for row in kept)
     rejections = [r for mark in marks(cache) for r in read(mark)["rejections"]]

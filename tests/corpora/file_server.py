@@ -68,7 +68,7 @@ class World:
         """
         self.held = {self.content()}
         try:
-            snapshot, _ = taking.take_snapshot("x", LocalUri(self.path.parent), 0)
+            snapshot, *_ = taking.take_snapshot("x", LocalUri(self.path.parent), 0)
         except DataError as error:
             if "changed while the corpus was opened" not in str(error):
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import threading
@@ -107,6 +108,8 @@ class _Handler(BaseHTTPRequestHandler):
         if data is None:
             self._missing("EntryNotFound")
             return
+        if path in self.hub.plain and "gzip" in self.headers.get("accept-encoding", ""):
+            data = gzip.compress(data)  # as servers do with text; the range is one of that
         asked = self.headers.get("range", "bytes=0-").removeprefix("bytes=")
         first, _, last = asked.partition("-")
         stop = int(last) + 1 if last else len(data)

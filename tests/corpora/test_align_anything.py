@@ -10,7 +10,15 @@ import pytest
 
 from raysae.artifacts import ShardPlan
 from raysae.corpora import Corpus, CorpusSettings, open_corpus
-from raysae.errors import DataError
+from raysae.corpora.align_anything import (
+    CONFIGURATIONS,
+    DEFAULT,
+    align_anything_columns,
+    align_anything_files,
+    align_anything_others,
+)
+from raysae.corpora.patterns import matches
+from raysae.errors import DataError, SettingsError
 from raysae.sample import ImagePart, Rejection, Sample, TextPart
 from tests.corpora.rows import SCHEMA, image_bytes, png_claiming, row, write_rows
 
@@ -28,7 +36,8 @@ BAD_ROWS: list[tuple[str, dict[str, Any]]] = [
     ("truncated-image", {"image": image_bytes()[:-200]}),
     ("image-bomb", {"image": png_claiming(50_000, 50_000)}),
     ("no-image", {"image": None}),
-    ("no-image", {"image": {"bytes": None, "path": "/etc/hostname"}}),
+    ("image-by-path", {"image": {"bytes": None, "path": "/etc/hostname"}}),
+    ("no-image", {"image": {"bytes": None, "path": None}}),
     ("no-image", {"image": b""}),
     ("undecodable-image", {"image": b"GIF89a nonsense"}),
     ("empty-question", {"question": None}),
@@ -112,8 +121,11 @@ def test_long_answers_pass(tmp_path: Path) -> None:
         ("image", pa.binary(), image_bytes()),
         ("image", pa.large_binary(), image_bytes()),
         ("question", pa.large_string(), "What?"),
+        ("question", pa.string_view(), "What?"),
+        ("image", pa.binary_view(), image_bytes()),
         ("overall_response", pa.float64(), 1.0),
         ("overall_response", pa.int8(), 1),
+        ("overall_response", pa.string(), "1"),
     ],
 )
 def test_other_spellings_of_the_columns_are_read(
@@ -125,6 +137,7 @@ def test_other_spellings_of_the_columns_are_read(
     (sample,) = everything(opened(path))
     assert isinstance(sample, Sample)
     assert sample.images == (image_bytes(),)
+    assert sample.chosen == "A cat."
 
 
 @pytest.mark.parametrize("column", SCHEMA.names[:5])
@@ -140,10 +153,10 @@ def test_a_missing_column_is_named_with_its_file(tmp_path: Path, column: str) ->
 @pytest.mark.parametrize(
     ("column", "type_"),
     [
-        ("image", pa.string()),
+        ("image", pa.float64()),
         ("image", pa.struct([("path", pa.string())])),
         ("question", pa.int64()),
-        ("overall_response", pa.string()),
+        ("overall_response", pa.bool_()),
     ],
 )
 def test_a_column_of_a_wrong_type_is_named(tmp_path: Path, column: str, type_: pa.DataType) -> None:
@@ -151,3 +164,86 @@ def test_a_column_of_a_wrong_type_is_named(tmp_path: Path, column: str, type_: p
     write_rows(tmp_path / "a.parquet", [{}], schema)
     with pytest.raises(DataError, match=rf"a\.parquet.*{column!r}"):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "question", ["<image>\nWhat is shown?", "<image>What is shown?", "What is shown?\n<image>"]
+)
+def test_placeholders_in_questions(tmp_path: Path, question: str) -> None:
+    path = write_rows(tmp_path / "a.parquet", [row(question=question)])
+    (sample,) = everything(opened(path))
+    assert isinstance(sample, Sample)
+    parts = sample.messages[0].parts
+    assert set(parts) == {ImagePart(0), TextPart("What is shown?")}
+    assert (parts[0] == ImagePart(0)) == question.startswith("<image>")
+
+
+@pytest.mark.parametrize("name", [name for name, each in CONFIGURATIONS.items() if each.columns])
+def test_configurations_make_samples(name: str) -> None:
+    align_anything_columns(name, "x").check("x")
+
+
+def test_the_default_configuration() -> None:
+    assert align_anything_columns("", "x") == align_anything_columns(DEFAULT, "x")
+    assert align_anything_files("") == align_anything_files(DEFAULT)
+    assert align_anything_others("") == align_anything_others(DEFAULT)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("text-to-speech", "no configuration 'text-to-speech'"),
+        ("text-to-video", "'text-to-video' is video"),
+        ("text-audio-to-text", "'text-audio-to-text' is audio"),
+    ],
+)
+def test_configurations_out_of_reach_are_named_with_those_that_are_not(
+    name: str, problem: str
+) -> None:
+    settings = CorpusSettings("align-anything", "/nowhere", configuration=name)
+    with pytest.raises(SettingsError, match=rf"^sae_corpus\.configuration: .*{problem}") as caught:
+        open_corpus(settings, "sae_corpus")
+    assert "text-image-to-text, text-to-image" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("configuration", "files", "read"),
+    [
+        ("", ["text-image-to-text/train.parquet", "text-image-to-text/val_1k.parquet"], [0]),
+        ("", ["train.parquet", "val_1k.parquet", "new/train_40k.parquet"], [0]),
+        ("", ["train/train-00000-of-00015.parquet", "train.parquet"], [1]),
+        ("text-to-image", ["text-to-image/train_30k.parquet", "train.parquet"], [0]),
+        ("text-to-text", ["text-to-text/part.parquet", "text-to-image/train_30k.parquet"], [0]),
+        ("", ["a.parquet", "b/c.parquet"], [0, 1]),
+        ("", ["val_1k.parquet"], [0]),
+    ],
+)
+def test_the_files_of_a_configuration(
+    tmp_path: Path, configuration: str, files: list[str], read: list[int]
+) -> None:
+    values = {**row(), "prompt": "A cat.", "overall_image": 1}
+    values |= {"image_1": values["image"], "image_2": values["image"]}
+    for name in files:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist([values]), path)
+    corpus = open_corpus(
+        CorpusSettings("align-anything", str(tmp_path), configuration=configuration)
+    )
+    assert [file.name for file in corpus.snapshot.files] == sorted(files[index] for index in read)
+    assert corpus.left_out == len(files) - len(read)
+
+
+def test_no_configurations_files_are_anothers() -> None:
+    for name in CONFIGURATIONS:
+        others = align_anything_others(name)
+        assert not any(matches(f"{name}/train.parquet", pattern) for pattern in others)
+        assert len(others) == len(CONFIGURATIONS) - 1
+
+
+@pytest.mark.parametrize("configuration", ["text-to-text", "text-image-to-text-image"])
+def test_rows_of_another_configuration_are_not_taken(tmp_path: Path, configuration: str) -> None:
+    """They have the same columns."""
+    write_rows(tmp_path / "text-image-to-text/train.parquet", [row()])
+    with pytest.raises(DataError, match=rf"'{configuration}/train\*'.*text-image-to-text/train"):
+        open_corpus(CorpusSettings("align-anything", str(tmp_path), configuration=configuration))

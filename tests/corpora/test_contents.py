@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from raysae.corpora import contents
-from raysae.corpora.contents import FileRead, footer_reader, read_all
+from raysae.corpora.contents import FileRead, contents_reader, read_all
 from raysae.corpora.learned import Schemas
 from raysae.corpora.listing import list_local
 from raysae.errors import DataError
@@ -44,13 +44,13 @@ def test_a_new_link_to_a_file_is_no_change_but_not_settled(
 ) -> None:
     """It sets ctime, as a write does, but neither size nor mtime."""
     path = write_rows(tmp_path / "a.parquet", [row()])
-    hash_file = contents._hash_and_footer
+    hash_file = contents._hash_and_contents
 
     def link_then_hash(*arguments: object) -> object:
         (tmp_path / "backup").hardlink_to(path)
         return hash_file(*arguments)
 
-    monkeypatch.setattr(contents, "_hash_and_footer", link_then_hash)
+    monkeypatch.setattr(contents, "_hash_and_contents", link_then_hash)
     (one,) = read(tmp_path)
     assert not one.settled
 
@@ -59,7 +59,7 @@ def test_a_write_while_it_is_hashed_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_rows(tmp_path / "a.parquet", [row()])
-    hash_file = contents._hash_and_footer
+    hash_file = contents._hash_and_contents
 
     def hash_then_write(*arguments: object) -> object:
         hashed = hash_file(*arguments)
@@ -67,7 +67,7 @@ def test_a_write_while_it_is_hashed_is_named(
             file.write(b"more")
         return hashed
 
-    monkeypatch.setattr(contents, "_hash_and_footer", hash_then_write)
+    monkeypatch.setattr(contents, "_hash_and_contents", hash_then_write)
     with pytest.raises(DataError, match=r"a\.parquet changed while the corpus was opened"):
         read(tmp_path)
 
@@ -79,6 +79,6 @@ def test_a_file_that_may_not_be_read_is_named(
     listing = list_local(tmp_path, "x")
     path.unlink()
     with pytest.raises(DataError, match=r"a\.parquet cannot be read as Parquet .*No such file"):
-        footer_reader(listing, Schemas())(listing.files[0])
+        contents_reader(listing, Schemas())(listing.files[0])
     with pytest.raises(DataError, match=r"a\.parquet cannot be read as Parquet .*No such file"):
         read_all(listing, listing.files, [None], Schemas(), 0.0)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import base64
+import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raysae.artifacts import Publication, ShardSpec
-from raysae.corpora import Corpus, CorpusSettings, open_corpus
+from raysae.corpora import Corpus, CorpusSettings, open_corpus, open_subset
+from raysae.corpora.columns import ColumnMap
+from raysae.corpora.conform import BROKEN, is_json_text
 from raysae.errors import DataError
-from raysae.sample import Sample
+from raysae.sample import Rejection, Sample
 from raysae.stages.select import _write_rows
-from tests.corpora.rows import IMAGE_TYPE, SCHEMA, row, write_rows
+from tests.corpora.rows import IMAGE_TYPE, SCHEMA, image_bytes, row, write_rows
+from tests.corpora.tables import ARROW_WRITERS, saved, stream
 from tests.storages import at
 
 
@@ -160,3 +166,125 @@ def test_a_file_that_changed_or_vanished_is_named(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(DataError, match=r"a\.parquet"):
         corpus.read(0, 0, 1)
+
+
+MAP = ColumnMap(question="q", image="i", chosen="c", rejected="r", without_image=True)
+PICTURE = base64.b64encode(image_bytes(size=(8, 8))).decode()
+LINES = [
+    {"q": "one", "c": "a", "r": "b", "i": PICTURE, "meta": {"x": 1}, "big": 2**53 + 1},
+    {"q": "two", "c": "a", "r": "b", "i": [PICTURE, PICTURE], "extra": [{"x": "ü"}], "big": 0.5},
+    None,
+    {"q": [{"role": "user", "content": "three"}], "c": "a", "r": "b", "i": None, "big": None},
+    {"q": "four", "c": "a", "r": "a", "i": None},
+    {"q": "five", "c": "a", "r": "b", "meta": {}, "big": 2**70, "nothing": {}},
+    {"q": "six", "c": "a", "r": "b", "i": None, "meta": None, "extra": []},
+]
+
+
+def write_lines(directory: Path) -> Path:
+    """Write a corpus of two files of JSON lines with mixed columns and a broken line."""
+    directory.mkdir()
+    lines = ["{broken" if row is None else json.dumps(row) for row in LINES]
+    (directory / "a.jsonl").write_text("\n".join(lines[:4]))
+    (directory / "b.jsonl").write_text("\n".join(lines[4:]) + "\n")
+    return directory
+
+
+def subset_of(corpus: Corpus, kept: list[int], directory: Path) -> Corpus:
+    """Write some rows as the stage `select` does, and open them."""
+    directory.mkdir()
+    names = _write_rows(corpus, np.array(kept), Publication(at(directory)))
+    for name in names:
+        assert pq.read_schema(directory / name) == corpus.schema
+    name = corpus.snapshot.name
+    columns = MAP if name == "generic" else ColumnMap()
+    return open_subset(CorpusSettings(name, columns=columns), directory / "data")
+
+
+def contents_of(corpus: Corpus, ordinals: list[int]) -> list[tuple[Any, ...]]:
+    samples = [item for item in corpus.all_samples() if item.ordinal in ordinals]
+    assert not any(isinstance(item, Rejection) for item in samples)
+    return [
+        (item.messages, item.images, item.chosen, item.rejected)
+        for item in samples
+        if isinstance(item, Sample)
+    ]
+
+
+def test_a_subset_of_json_lines_has_the_same_samples(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "corpus")
+    corpus = open_corpus(CorpusSettings("generic", str(path), columns=MAP))
+    items = list(corpus.all_samples())
+    reasons = {item.ordinal: item.reason for item in items if isinstance(item, Rejection)}
+    assert reasons == {2: "broken-json", 4: "equal-answers"}
+    kept = [0, 1, 3, 5, 6]
+    subset = subset_of(corpus, kept, tmp_path / "subset")
+    assert contents_of(subset, [0, 1, 2, 3, 4]) == contents_of(corpus, kept)
+    assert BROKEN not in subset.schema.names
+    big = [value for i in (0, 1) for value in subset.read(i, 0, 3 - i)["big"].to_pylist()]
+    assert is_json_text(subset.schema.field("big"))
+    assert [big_ and json.loads(big_) for big_ in big] == [2**53 + 1, 0.5, None, 2**70, None]
+
+
+@pytest.mark.parametrize("writer", ARROW_WRITERS)
+def test_a_subset_of_arrow_has_the_same_samples(tmp_path: Path, writer: str) -> None:
+    rows = [row(question=f"q{i}", critique=f"ü{i % 2}") for i in range(7)]
+    table = pa.Table.from_pylist(rows, SCHEMA)
+    coded = table.set_column(5, "critique", table["critique"].dictionary_encode())
+    views = coded.set_column(2, "response_1", table["response_1"].cast(pa.string_view()))
+    path = tmp_path / "a.arrow"
+    path.write_bytes(ARROW_WRITERS[writer](views))
+    corpus = open_corpus(CorpusSettings("align-anything", str(path)))
+    subset = subset_of(corpus, [1, 2, 6], tmp_path / "subset")
+    assert contents_of(subset, [0, 1, 2]) == contents_of(corpus, [1, 2, 6])
+    assert subset.read(0, 0, 3).to_pylist() == table.take([1, 2, 6]).to_pylist()
+
+
+def loaded(directory: Path, cache: Path) -> Any:
+    """Open the data files of a subset as other programs do."""
+    import datasets
+
+    files = sorted(map(str, directory.iterdir()))
+    return datasets.load_dataset("parquet", data_files=files, cache_dir=str(cache), split="train")
+
+
+def test_datasets_opens_a_subset_of_json_lines(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "corpus")
+    corpus = open_corpus(CorpusSettings("generic", str(path), columns=MAP))
+    subset_of(corpus, [0, 1, 3, 5, 6], tmp_path / "subset")
+    found = loaded(tmp_path / "subset/data", tmp_path / "cache")
+    assert (found.column_names, found.num_rows) == (corpus.schema.names, 5)
+    assert json.loads(found[0]["q"]) == "one"
+
+
+def test_datasets_opens_a_subset_of_what_it_saved(tmp_path: Path) -> None:
+    dataset = saved(6)
+    dataset.save_to_disk(tmp_path / "corpus", num_shards=2)
+    columns = replace(MAP, question="q", image="image", chosen="chat", rejected="")
+    settings = CorpusSettings("generic", str(tmp_path / "corpus"), columns=columns)
+    names = _write_rows(open_corpus(settings), np.array([1, 4]), Publication(at(tmp_path)))
+    found = loaded((tmp_path / names[0]).parent, tmp_path / "cache")
+    assert found.features == dataset.features
+    assert found.to_list() == dataset.select([1, 4]).to_list()
+
+
+def test_corpora_with_places_pickle(tmp_path: Path) -> None:
+    lines = open_corpus(
+        CorpusSettings("generic", str(write_lines(tmp_path / "corpus")), columns=MAP)
+    )
+    (tmp_path / "a.arrow").write_bytes(stream(pa.Table.from_pylist([row(), row()], SCHEMA)))
+    for corpus in (lines, opened(tmp_path / "a.arrow")):
+        copy = pickle.loads(pickle.dumps(corpus, protocol=5))
+        assert list(copy.all_samples()) == list(corpus.all_samples())
+        assert (copy.snapshot, copy.schema) == (corpus.snapshot, corpus.schema)
+        assert [file.places for file in copy.snapshot.files] == [
+            file.places for file in corpus.snapshot.files
+        ]
+
+
+@pytest.mark.parametrize("max_rows", [1, 3, 4, 5, 7, 100])
+def test_the_first_rows_of_lines_are_used(tmp_path: Path, max_rows: int) -> None:
+    path = write_lines(tmp_path / "corpus")
+    corpus = open_corpus(CorpusSettings("generic", str(path), max_rows, columns=MAP))
+    assert [item.ordinal for item in corpus.all_samples()] == list(range(min(max_rows, 7)))
+    assert corpus.snapshot.rows == min(max_rows, 7)

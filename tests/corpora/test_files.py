@@ -18,6 +18,7 @@ FILES = st.lists(
         st.integers(0, 2**40),
         st.integers(0, 2**62),
         st.integers(0, 2**62),
+        st.sampled_from([b"", b"", b"12345678"]),
     )
 )
 
@@ -31,6 +32,7 @@ def columns_of(files: list[CorpusFile], root: str = "/root") -> CorpusFiles:
         [file.rows for file in files],
         mtimes_ns=[file.mtime_ns for file in files],
         ctimes_ns=[file.ctime_ns for file in files],
+        places=[file.places for file in files],
     )
 
 
@@ -40,10 +42,15 @@ def test_columns_hold_what_a_list_holds(files: list[CorpusFile], part: slice) ->
     assert list(columns) == files
     assert [file.mtime_ns for file in columns] == [file.mtime_ns for file in files]
     assert [file.ctime_ns for file in columns] == [file.ctime_ns for file in files]
+    places = [file.places for file in files]
+    assert [file.places for file in columns] == places
+    assert [columns[index].places for index in range(len(files))] == places
+    assert [file.places for file in pickle.loads(pickle.dumps(columns))[part]] == places[part]
     assert len(columns) == len(files)
     assert [columns[index] for index in range(-len(files), len(files))] == files + files
     assert list(columns[part]) == files[part]
     assert pickle.loads(pickle.dumps(columns)) == columns
+    assert [columns.fingerprint(i) for i in range(len(files))] == [f.fingerprint for f in files]
     assert columns.rows_n.tolist() == [file.rows for file in files]
     assert [row["name"] for row in columns.to_json()] == [file.name for file in files]
 
@@ -84,6 +91,7 @@ def test_a_snapshot_of_many_files_pickles_small() -> None:
         [3] * count,
         mtimes_ns=times,
         ctimes_ns=times,
+        places=[b""] * len(times),
     )
     snapshot = CorpusSnapshot("x", files)
     assert snapshot.rows == 3 * count

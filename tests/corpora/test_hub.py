@@ -3,12 +3,15 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from raysae.corpora import Corpus, CorpusSettings, open_corpus
+from raysae.corpora.columns import ColumnMap
 from raysae.errors import DataError, SettingsError
 from tests.corpora.hub_server import Hub
 from tests.corpora.rows import ODD_NAMES, parquet, questions, row
+from tests.corpora.tables import WRITERS
 
 HERE = "hf://datasets/owner/pairs"
 
@@ -112,7 +115,7 @@ def test_what_is_not_there_is_named(hub: Hub, uri: str, message: str) -> None:
 
 
 def test_no_parquet_is_named(hub: Hub) -> None:
-    hub.push({"train.jsonl": b"{}"})
+    hub.push({"train.jsonl.gz": b"{}"})
     with pytest.raises(DataError, match=r"no file named \*\.parquet.*refs/convert/parquet"):
         opened()
 
@@ -154,3 +157,28 @@ def test_a_file_that_vanished_is_named(hub: Hub) -> None:
     del hub.commits[commit]["a.parquet"]
     with pytest.raises(DataError, match=r"a\.parquet cannot be read"):
         corpus.read(0, 0, 1)
+
+
+@pytest.mark.parametrize("end", [".jsonl", ".arrow", ".feather"])
+def test_other_formats_are_read_as_local_ones(hub: Hub, tmp_path: Path, end: str) -> None:
+    table = pa.table({"question": [f"{i} {'x' * 2000}" for i in range(300)]})
+    data = WRITERS[end](table)
+    hub.plain.add(f"d/a{end}")
+    hub.push({f"d/a{end}": data, "d/dataset_info.json": b"{}"})
+    (tmp_path / f"a{end}").write_bytes(data)
+    remote, local = (
+        open_corpus(CorpusSettings("generic", place, columns=ColumnMap(question="question")))
+        for place in (f"{HERE}/d", str(tmp_path))
+    )
+    assert remote.schema == local.schema
+    assert remote.snapshot.file_rows == [300]
+    hub.requests.clear()
+    for start, stop in [(0, 300), (63, 129), (200, 201), (299, 300)]:
+        assert remote.read(0, start, stop) == local.read(0, start, stop)
+    assert len(hub.requests) <= (4 if end == ".jsonl" else 20)
+
+
+def test_several_formats_are_refused(hub: Hub) -> None:
+    hub.push({"a.jsonl": b"{}\n", "b.parquet": parquet([row()])})
+    with pytest.raises(DataError, match=r"1 of JSON lines, 1 of Parquet.*name the directory"):
+        opened()

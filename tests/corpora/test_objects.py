@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from raysae.corpora import Corpus, CorpusSettings, objects, open_corpus
+from raysae.corpora.columns import ColumnMap
 from raysae.corpora.listing import Listing
 from raysae.corpora.objects import list_objects
 from raysae.errors import DataError, SettingsError
 from raysae.storage.uris import ObjectUri
 from tests.corpora.conftest import BUCKET, S3
 from tests.corpora.rows import ODD_NAMES, parquet, questions, row
+from tests.corpora.tables import WRITERS, feather
 
 
 def opened(prefix: str, max_rows: int = 0) -> Corpus:
@@ -286,3 +289,81 @@ def test_a_local_copy_has_other_ids_but_the_same_rows(s3: S3, tmp_path: Path) ->
     remote = opened("set")
     assert remote.read(0, 0, 1) == local.read(0, 0, 1)
     assert remote.snapshot.sample_id(0) != local.snapshot.sample_id(0)
+
+
+NUMBERED = pa.Table.from_batches(
+    [
+        pa.record_batch({"question": [f"{i} {'x' * 2000}" for i in range(first, first + 50)]})
+        for first in range(0, 500, 50)
+    ]
+)
+
+
+def mapped(place: Path | str, max_rows: int = 0) -> Corpus:
+    columns = ColumnMap(question="question", chosen="question")
+    return open_corpus(CorpusSettings("generic", str(place), max_rows, columns=columns))
+
+
+@pytest.mark.parametrize("end", [".jsonl", ".arrow", ".feather"])
+def test_other_formats_are_read_as_local_ones(s3: S3, tmp_path: Path, end: str) -> None:
+    for number in range(2):
+        data = WRITERS[end](NUMBERED.slice(200 * number, 130))
+        s3.put(f"set/{number}{end}", data)
+        (tmp_path / f"{number}{end}").write_bytes(data)
+    s3.requests.clear()
+    remote, local = mapped(f"s3://{BUCKET}/set"), mapped(tmp_path)
+    operations = s3.operations()
+    assert operations.count("list_objects_v2") == 2
+    # A file's end says where its batches are, and they are read from its start.
+    assert operations.count("get_object") <= (2 * 4 if end == ".feather" else 2)
+    assert remote.schema == local.schema
+    for index, start, stop in [(0, 0, 130), (0, 49, 51), (1, 64, 128), (1, 129, 130), (1, 7, 7)]:
+        assert remote.read(index, start, stop) == local.read(index, start, stop)
+    first = mapped(f"s3://{BUCKET}/set", 7)
+    assert list(first.all_samples())[6].chosen == NUMBERED["question"][6].as_py()
+    assert first.snapshot.rows == 7
+    s3.put(f"set/0{end}", WRITERS[end](NUMBERED.slice(10, 130)))
+    with pytest.raises(DataError, match=rf"0\{end} changed since the job began"):
+        remote.read(0, 0, 5)
+
+
+@pytest.mark.parametrize("end", [".jsonl", ".arrow", ".feather"])
+def test_a_range_of_other_formats_is_fetched_alone(
+    s3: S3, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setattr("raysae.corpora.reading.ARROW_BUFFER_BYTES", 2**14)
+    data = (
+        WRITERS[end](NUMBERED) if end != ".feather" else feather(NUMBERED, "uncompressed", chunk=50)
+    )
+    s3.put(f"big/a{end}", data)
+    corpus = mapped(f"s3://{BUCKET}/big")
+    s3.requests.clear()
+    table = corpus.read(0, 320, 340)
+    assert table["question"].to_pylist() == NUMBERED["question"].to_pylist()[320:340]
+    gets = [options for operation, options in s3.requests if operation == "get_object"]
+    tag = corpus.snapshot.files[0].fingerprint.rpartition(":")[2]
+    assert {options["IfMatch"].strip('"') for options in gets} == {tag}
+    assert sum(map(_length, gets)) < 70 * 2100 + 5 * 2**14
+    assert len(gets) <= (1 if end == ".jsonl" else 8)
+
+
+def test_lines_that_change_while_they_are_read_are_named(s3: S3) -> None:
+    s3.put("set/a.jsonl", WRITERS[".jsonl"](NUMBERED))
+    corpus = mapped(f"s3://{BUCKET}/set")
+    batches = corpus.batches(0)
+    next(batches)
+    s3.put("set/a.jsonl", WRITERS[".jsonl"](NUMBERED.take(np.arange(500)[::-1])))
+    with pytest.raises(DataError, match=r"a\.jsonl changed since the job began"):
+        list(batches)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.arrow"])
+def test_damaged_objects_of_other_formats_are_named(s3: S3, name: str) -> None:
+    data = WRITERS[Path(name).suffix](NUMBERED)
+    s3.put(f"set/{name}", data[:-20])
+    if name == "a.arrow":
+        with pytest.raises(DataError, match=r"a\.arrow cannot be read as Arrow"):
+            mapped(f"s3://{BUCKET}/set")
+    else:
+        *_, last = mapped(f"s3://{BUCKET}/set").all_samples()
+        assert (last.ordinal, last.reason) == (499, "broken-json")

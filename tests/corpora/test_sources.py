@@ -2,12 +2,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from raysae.corpora import CorpusSettings, open_corpus, open_subset
+from raysae.corpora import CorpusSettings, corpus_columns, open_corpus, open_subset
+from raysae.corpora.columns import ColumnMap
 from raysae.corpora.sources import SOURCES
-from raysae.errors import SettingsError
-from tests.corpora.rows import row, write_rows
+from raysae.errors import DataError, SettingsError
+from raysae.sample import Sample
+from tests.corpora.rows import image_bytes, row, write_rows
 
 
 @pytest.mark.parametrize(
@@ -18,6 +22,21 @@ from tests.corpora.rows import row, write_rows
         (CorpusSettings("align-anything", path="/nowhere"), "path: /nowhere does not exist"),
         (CorpusSettings("builtin", path="somewhere"), "path: .*somewhere"),
         (CorpusSettings("builtin", max_rows=-1), "max_rows: .*-1"),
+        (CorpusSettings("rlaif-v"), "path: "),
+        (CorpusSettings("spa-vl"), "path: "),
+        (CorpusSettings("generic", path="/nowhere"), "columns: names no question"),
+        (CorpusSettings("generic", columns=ColumnMap(question="q")), "path: .*'generic'"),
+        (CorpusSettings("rlaif-v", configuration="x"), "configuration: .*'rlaif-v' has none"),
+        (CorpusSettings("builtin", configuration="text-to-text"), "configuration: .*none"),
+        (CorpusSettings("align-anything", configuration="x"), "configuration: .*'x'"),
+        (
+            CorpusSettings("spa-vl", columns=ColumnMap(question="q")),
+            "columns: .*'spa-vl' are known.*'generic'",
+        ),
+        (
+            CorpusSettings("builtin", columns=ColumnMap(without_image=True)),
+            "columns: .*'builtin' are known",
+        ),
     ],
 )
 @pytest.mark.parametrize("setting", ["corpus", "sae_corpus"])
@@ -46,3 +65,40 @@ def test_a_subset_is_read_as_its_corpus_is(tmp_path: Path) -> None:
     assert subset.snapshot.rows == 2
     with pytest.raises(SettingsError, match="imagenet"):
         open_subset(CorpusSettings("imagenet"), tmp_path)
+
+
+def test_known_data_sets_read_their_own_columns(tmp_path: Path) -> None:
+    values = {"question": "What?", "image": image_bytes(), "chosen": "A.", "rejected": "B."}
+    pq.write_table(pa.Table.from_pylist([values]), tmp_path / "train.parquet")
+    for name in ("rlaif-v", "spa-vl"):
+        (sample,) = open_corpus(CorpusSettings(name, str(tmp_path))).all_samples()
+        assert isinstance(sample, Sample)
+        assert (sample.chosen, sample.rejected) == ("A.", "B.")
+        assert (sample.images, sample.messages[0].text) == ((image_bytes(),), "What?")
+
+
+@pytest.mark.parametrize("name", ["align-anything", "rlaif-v", "spa-vl"])
+def test_a_missing_column_is_named_with_the_way_out(tmp_path: Path, name: str) -> None:
+    pq.write_table(pa.table({"prompt": ["What?"]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet.*'question'.*it has prompt.*corpus generic"):
+        open_corpus(CorpusSettings(name, str(tmp_path)))
+
+
+def test_columns_can_be_looked_at_before_they_are_mapped(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"prompt": ["What?"], "n": [1]}), tmp_path / "a.parquet")
+    schema = corpus_columns(CorpusSettings("generic", str(tmp_path)))
+    assert schema.names == ["prompt", "n"]
+
+
+def test_a_pattern_that_matches_nothing_is_named(tmp_path: Path) -> None:
+    write_rows(tmp_path / "data/train-0.parquet", [row()])
+    settings = CorpusSettings("align-anything", str(tmp_path), files="train*")
+    with pytest.raises(DataError, match=r"^sae_corpus\.files: .*'train\*'.*data/train-0\.parquet"):
+        open_corpus(settings, "sae_corpus")
+
+
+def test_a_subset_looks_for_no_pattern(tmp_path: Path) -> None:
+    write_rows(tmp_path / "data/part.parquet", [row()])
+    for files in ("", "train/*"):
+        settings = CorpusSettings("align-anything", "/nowhere", files=files)
+        assert open_subset(settings, tmp_path).snapshot.rows == 1

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 
 from raysae.artifacts import content_id
 from raysae.corpora import CorpusSettings, CorpusSnapshot, contents, open_corpus, taking
+from raysae.corpora.columns import ColumnMap
 from raysae.errors import DataError
 from tests.corpora.conftest import S3
 from tests.corpora.hub_server import Hub
 from tests.corpora.rows import SCHEMA, parquet, row, write_rows
+from tests.corpora.tables import WRITERS
 from tests.reference.corpus_snapshot import snapshot_json
 
 NAMES = st.sampled_from(["a", "b", "c c", "d/a", "d/ü", "d/e/x#1", "f.parquet/part", "zz"])
@@ -49,13 +51,13 @@ def everything_remembered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(taking, "SOME_FILES", 1)
     monkeypatch.setattr(taking, "SETTLE_S", 0.0)
     hashed: list[str] = []
-    hash_file = contents._hash_and_footer
+    hash_file = contents._hash_and_contents
 
     def noted(data: Any, *others: Any) -> Any:
         hashed.append(Path(data.name).name)
         return hash_file(data, *others)
 
-    monkeypatch.setattr(contents, "_hash_and_footer", noted)
+    monkeypatch.setattr(contents, "_hash_and_contents", noted)
     return hashed
 
 
@@ -200,7 +202,7 @@ def test_equal_schemas_are_held_once(tmp_path: Path) -> None:
         schema = SCHEMA if number % 2 else described
         write_rows(tmp_path / f"{number}.parquet", [row()], schema)
     location = taking.LocalUri(tmp_path)
-    _, schemas = taking.take_snapshot("x", location, 0)
+    _, schemas, _ = taking.take_snapshot("x", location, 0)
     assert [(Path(uri).name, schema) for uri, schema in schemas] == [
         ("0.parquet", described),
         ("1.parquet", SCHEMA),
@@ -246,6 +248,26 @@ def test_schemas_are_read_as_pyarrow_reads_them(tmp_path: Path) -> None:
         {"pandas": "{}"},
     )
     path = write_rows(tmp_path / "a.parquet", [row()], odd)
-    _, schemas = taking.take_snapshot("x", taking.LocalUri(tmp_path), 0)
+    _, schemas, _ = taking.take_snapshot("x", taking.LocalUri(tmp_path), 0)
     with pa.parquet.ParquetFile(path) as file:
         assert schemas[0].schema.equals(file.schema_arrow, check_metadata=True)
+
+
+@pytest.mark.parametrize("end", [".jsonl", ".arrow"])
+def test_files_with_places_are_read_again(
+    tmp_path: Path, everything_remembered: list[str], end: str
+) -> None:
+    """Where their rows are is not remembered; a file without any has no places."""
+    table = pa.table({"question": ["one", "two"]})
+    for name, rows in {"a": 2, "b": 0, "c": 1}.items():
+        (tmp_path / f"{name}{end}").write_bytes(WRITERS[end](table.slice(0, rows)))
+    settings_ = CorpusSettings("generic", str(tmp_path), columns=ColumnMap(question="question"))
+    first = open_corpus(settings_)
+    everything_remembered.clear()
+    again = open_corpus(settings_)
+    assert (again.snapshot, again.schema) == (first.snapshot, first.schema)
+    assert [file.places for file in again.snapshot.files] == [
+        file.places for file in first.snapshot.files
+    ]
+    assert sorted(everything_remembered) == [f"a{end}", f"c{end}"]
+    assert again.read(2, 0, 1).to_pylist() == [{"question": "one"}]

@@ -8,6 +8,7 @@ import pytest
 
 from raysae.artifacts import ShardPlan, ShardSpec
 from raysae.corpora import Corpus, CorpusSettings, open_corpus
+from raysae.corpora.align_anything import align_anything_columns
 from raysae.corpora.taking import take_snapshot
 from raysae.errors import DataError
 from raysae.models import ModelSettings
@@ -16,9 +17,9 @@ from raysae.stages._careful import careful_read, reject_deadly
 from raysae.stages._trials import Limits
 from raysae.storage.uris import LocalUri
 from tests.cluster.crashing.content import SITE
-from tests.cluster.crashing.corpus import CrashingCorpus
+from tests.cluster.crashing.corpus import CrashingCorpus, CrashingImages
 from tests.cluster.crashing.deaths import deadly
-from tests.corpora.rows import row, write_rows
+from tests.corpora.rows import image_bytes, row, write_rows
 
 QUICK = Limits(row_s=4.0)
 MODEL = ModelSettings()
@@ -34,8 +35,10 @@ def crashing_corpus(
     return opened(directory)
 
 
-def opened(directory: Path) -> Corpus:
-    return CrashingCorpus(*take_snapshot("crashing", LocalUri(directory), 0))
+def opened(directory: Path, reader: type[Corpus] = CrashingCorpus) -> Corpus:
+    taken = take_snapshot("crashing", LocalUri(directory), 0)
+    columns = align_anything_columns("", "corpus.configuration")
+    return reader(taken.snapshot, taken.schemas, columns)
 
 
 def whole(corpus: Corpus) -> ShardSpec:
@@ -91,6 +94,30 @@ def test_each_kind_of_death_is_told(tmp_path: Path) -> None:
         ("crashes-decoder", f"{child} asked for more memory than there is"),
         ("decoder-timeout", f"{child} took longer than 4 s"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("death", "told"),
+    [("abort", "was ended by SIGABRT"), ("growth", "took more than 1 GiB of memory")],
+)
+def test_of_a_shards_images_only_the_one_that_kills_is_rejected(
+    death: str, told: str, tmp_path: Path
+) -> None:
+    images = [image_bytes("JPEG") for _ in range(5)]
+    images[2] = image_bytes("JPEG", comment=deadly("samples", death))
+    images[3] = images[3][:200]
+    write_rows(tmp_path / "a.parquet", [row(image=image) for image in images])
+    corpus = opened(tmp_path, CrashingImages)
+    found = careful_read(corpus, whole(corpus), limits=replace(QUICK, memory_bytes=1 << 30))
+    assert [outcome.ordinal for outcome in found] == [0, 1, 2, 3, 4]
+    for at in (0, 1, 4):
+        assert isinstance(found[at], Sample)
+        assert found[at].images == (images[at],)
+    assert [r.reason for r in found if isinstance(r, Rejection)] == [
+        "crashes-decoder",
+        "truncated-image",
+    ]
+    assert found[2].detail == f"the child process that decoded it {told}"
 
 
 @pytest.mark.parametrize("deadly_rows", [(0,), (2, 3), (4,)])

@@ -73,17 +73,17 @@ def register(sources: Any) -> None:
 
 
 def make_prepare_deadly(llava_next_model: Any) -> None:
-    """Let `prepare` of `raysae.models.llava_next_model` die where a sample says so."""
-    harmless = llava_next_model.LlavaNext.prepare
+    """Let the decoding in `raysae.models.llava_next_model` die where a sample says so."""
+    harmless = llava_next_model.LlavaNext.fill
 
-    def prepare(self: Any, sample: Sample) -> Any:
+    def fill(self: Any, sample: Sample, outlined: Any) -> Any:
         for message in sample.messages:
             for part in message.parts:
                 if isinstance(part, TextPart):
                     die_if_told("prepare", part.text)
-        return harmless(self, sample)
+        return harmless(self, sample, outlined)
 
-    llava_next_model.LlavaNext.prepare = prepare
+    llava_next_model.LlavaNext.fill = fill
 
 
 def make_impatient(trials: Any) -> None:

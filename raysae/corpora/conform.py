@@ -1,0 +1,109 @@
+"""A file's rows brought to the columns and types of the whole corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
+
+from raysae.corpora.formats import format_of
+from raysae.corpora.learned import FileSchema
+from raysae.errors import DataError
+
+JSON_TEXT = {b"raysae": b"json"}
+"""Metadata of a text column whose values are JSON: the rows' own values were of several types."""
+
+BROKEN = "raysae: broken line"
+"""Column that tells, for a line that holds no row, what is wrong with it; null elsewhere."""
+
+
+def is_json_text(field: pa.Field) -> bool:
+    """Whether a column holds its rows' values as JSON."""
+    return (field.metadata or {}).get(b"raysae") == b"json"
+
+
+def json_text(name: str) -> pa.Field:
+    """Return a column that holds its rows' values as JSON."""
+    return pa.field(name, pa.string(), metadata=JSON_TEXT)
+
+
+def plain(schema: pa.Schema) -> pa.Schema:
+    """Replace view types, of which Arrow cannot take single rows.
+
+    Raises:
+        UnicodeDecodeError: A column's name is damaged.
+    """
+    return pa.schema(
+        [
+            pa.field(field.name, _plain_type(field.type), field.nullable, field.metadata)
+            for field in schema
+        ],
+        metadata=schema.metadata,
+    )
+
+
+def _plain_type(type_: pa.DataType) -> pa.DataType:
+    if pt.is_struct(type_):
+        return pa.struct([field.with_type(_plain_type(field.type)) for field in type_])
+    if pt.is_list(type_) or pt.is_large_list(type_):
+        item = type_.value_field.with_type(_plain_type(type_.value_type))
+        return pa.list_(item) if pt.is_list(type_) else pa.large_list(item)
+    views = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    return views.get(type_, type_)
+
+
+def unify(schemas: Sequence[FileSchema]) -> pa.Schema:
+    """Return one schema for all files: columns that a file lacks are null there, numbers widen.
+
+    Columns of JSON lines that have no type in common are kept as JSON text.
+
+    Raises:
+        DataError: Two files' columns of one name cannot be brought together, or a file has two.
+    """
+    fields: dict[str, pa.Field] = {}
+    for uri, schema in schemas:
+        if len(set(schema.names)) < len(schema.names):
+            twice = next(name for name in schema.names if schema.names.count(name) > 1)
+            raise DataError(f"{uri} has several columns {twice!r}; write it with one of each name.")
+        for field in schema:
+            known = fields.get(field.name)
+            fields[field.name] = field if known is None else _common(known, field, uri)
+    everywhere = set.intersection(*(set(schema.names) for _, schema in schemas))
+    return pa.schema(
+        [
+            field if name in everywhere else field.with_nullable(True)
+            for name, field in fields.items()
+        ],
+        metadata=schemas[0].schema.metadata,
+    )
+
+
+def _common(one: pa.Field, other: pa.Field, uri: str) -> pa.Field:
+    """Return the column that holds what both hold; the other is of the file `uri`."""
+    if one.equals(other, check_metadata=True):
+        return one
+    if is_json_text(one) or is_json_text(other):
+        return json_text(one.name)
+    both = [pa.schema([one]), pa.schema([other])]
+    try:
+        return pa.unify_schemas(both, promote_options="permissive").field(0)
+    except pa.ArrowException as error:
+        if format_of(uri) == "JSON lines":
+            return json_text(one.name)
+        raise DataError(
+            f"{uri} has a column of another type than the files before it ({error}); "
+            "write the files with one schema."
+        ) from error
+
+
+def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Give a file's rows the corpus' columns and types; what the file lacks is null."""
+    columns = [
+        pc.cast(batch.column(field.name), field.type)
+        if field.name in batch.schema.names
+        else pa.nulls(batch.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
