@@ -76,7 +76,7 @@ def render_report(content: ReportContent) -> str:
     """
     shown = content.features[: LIMITS["features"]]
     page = (
-        _environment()
+        environment()
         .get_template("report.html.jinja")
         .render(
             content=content,
@@ -97,8 +97,9 @@ def render_report(content: ReportContent) -> str:
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Return what renders the templates, with escaping on and the report's filters."""
+    made = Environment(
         loader=PackageLoader("raysae.interpret", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -115,10 +116,10 @@ def _environment() -> Environment:
         "split_token",
         "long_text",
     )
-    environment.filters |= {name: getattr(formats, name) for name in filters}
-    environment.filters |= {"thumbnail": thumbnail, "patch_picture": _patch, "verdict": verdict}
-    environment.globals |= {"interval": formats.interval, "share_interval": share_interval}
-    return environment
+    made.filters |= {name: getattr(formats, name) for name in filters}
+    made.filters |= {"thumbnail": thumbnail, "patch_picture": _patch, "verdict": verdict}
+    made.globals |= {"interval": formats.interval, "share_interval": share_interval}
+    return made
 
 
 def _patch(example: PatchExample) -> Any:

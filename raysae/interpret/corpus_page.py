@@ -1,0 +1,28 @@
+"""An inspection as one HTML page that asks nothing of the network, as the report does."""
+
+from __future__ import annotations
+
+from raysae.interpret.charts import Chart, histogram_chart
+from raysae.interpret.formats import significant
+from raysae.interpret.inspection import Inspection, Spread
+from raysae.interpret.report import LIMITS, environment
+
+
+def render_corpus(found: Inspection) -> str:
+    """Return an inspection as one self-contained HTML page."""
+    page = (
+        environment()
+        .get_template("corpus.html.jinja")
+        .render(
+            found=found,
+            charts=[chart for chart in map(_chart, found.spreads) if chart is not None],
+            limits=LIMITS,
+        )
+    )
+    return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def _chart(one: Spread) -> Chart | None:
+    low, _, median, most, high = (significant(value) for value in one.quantiles)
+    note = f"From {low} to {high}, median {median}, 95 % up to {most}. The last 1 % is cut off."
+    return histogram_chart(one.name.capitalize(), one.name, "rows", one.histogram, note=note)

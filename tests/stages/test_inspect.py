@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from raysae.corpora import CorpusSettings
+from raysae.corpora.columns import ColumnMap
+from raysae.errors import SettingsError
+from raysae.models import ModelSettings
+from raysae.stages.inspect import InspectSettings, _runs, run_inspect
+from tests.corpora.rows import image_bytes, row, write_rows
+
+ROOT = Path(__file__).parents[2]
+
+
+def settings(path: Path, **changes: object) -> InspectSettings:
+    corpus = CorpusSettings("align-anything", str(path))
+    page = str(path / "page.html")
+    return InspectSettings(**{"corpus": corpus, "html": page, **changes})  # type: ignore[arg-type]
+
+
+def test_everything_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row(question="What?"), row(image=image_bytes()[:-200]), row(response_1=None)]
+    write_rows(tmp_path / "a.parquet", [*rows, row(image=image_bytes("JPEG", (60, 20)))])
+    found = run_inspect(settings(tmp_path, rows=0))
+    assert (found.rows, found.looked_at, found.rejected) == (4, 4, 2)
+    assert {group.reason: group.rows for group in found.rejections} == {
+        "truncated-image": 1,
+        "null-answer": 1,
+    }
+    assert dict(found.formats) == {"PNG RGB": 1, "JPEG RGB": 1}
+    spreads = {one.name: one.quantiles for one in found.spreads}
+    assert (spreads["question, characters"][0], spreads["image width, pixels"][4]) == (5, 60)
+    assert "image tokens" not in spreads
+    roles = {column.name: column.holds for column in found.columns}
+    assert (roles["overall_response"], roles["critique"]) == ("preference", "")
+    assert [part.name for part in found.parts if part.inspected] == ["text-image-to-text"]
+    assert "39,216 rows as published" in capsys.readouterr().out
+    assert "null-answer" in (tmp_path / "page.html").read_text()
+
+
+def test_a_model_counts_tokens_and_rejects(tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.parquet", [row(), row(question="cat " * 30_000)])
+    model = ModelSettings("builtin-llava-next")
+    found = run_inspect(settings(tmp_path, rows=0, model=model, html=""))
+    assert {group.reason for group in found.rejections} == {"too-long"}
+    spreads = {one.name: one for one in found.spreads}
+    assert spreads["image tokens"].rows == spreads["text tokens"].rows == 1
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_columns_are_printed_before_a_map_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(tmp_path / "a.parquet", [row()])
+    generic = CorpusSettings("generic", str(tmp_path))
+    with pytest.raises(SettingsError, match=r"^corpus\.columns: names no question"):
+        run_inspect(settings(tmp_path, corpus=generic))
+    assert "inspect: column critique: string" in capsys.readouterr().out
+    mapped = CorpusSettings("generic", str(tmp_path), columns=ColumnMap(question="critique"))
+    assert run_inspect(settings(tmp_path, corpus=mapped)).rejected == 0
+
+
+@pytest.mark.parametrize("file_rows", [[1], [5000], [3] * 700, [10, 2000, 1, 999]])
+@pytest.mark.parametrize("wanted", [1, 16, 100, 1000, 0])
+def test_runs_are_spread_and_disjoint(file_rows: list[int], wanted: int) -> None:
+    taken = [
+        (file, at) for file, start, stop in _runs(file_rows, wanted) for at in range(start, stop)
+    ]
+    rows = sum(file_rows)
+    assert len(taken) == len(set(taken))
+    assert taken == sorted(taken)
+    assert all(at < file_rows[file] for file, at in taken)
+    assert taken
+    assert len(taken) <= (min(1.1 * wanted + 32, rows) if wanted else rows)
+    if wanted == 0:
+        assert len(taken) == rows
+
+
+def test_a_page_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.parquet", [row()])
+    with pytest.raises(SettingsError, match=r"html: .* cannot be written"):
+        run_inspect(settings(tmp_path, html=str(tmp_path / "none" / "page.html")))
+
+
+def test_the_job_takes_the_name_first_and_hides_no_module(tmp_path: Path) -> None:
+    """`jobs/` comes first on the path, where `inspect.py` has the name of a standard module."""
+    write_rows(tmp_path / "a.parquet", [row()])
+    command = [sys.executable, "jobs/inspect.py", "align-anything", "--html="]
+    command.append(f"--corpus.path={tmp_path}")
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    result = json.loads(ended.stdout.splitlines()[-1].removeprefix("RAYSAE_RESULT "))
+    assert (result["job"], result["rows"], result["rejected"]) == ("inspect", 1, 0)
+    code = "import sys; sys.path.insert(0, 'jobs'); import inspect; inspect.signature(print)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
