@@ -9,6 +9,8 @@ The corpus is made of the built-in pictures, enlarged to 672 pixels a side (2,92
 each). Each job runs as a user would start it, in a process of its own; the resident memory of Ray's
 worker processes is sampled while it runs. Results go to `benchmarks/results/real_chain.json`.
 
+`--jobs cache` runs that job alone; results go to `real_cache.json`.
+
 With `--s3` the storage is in a bucket of moto's server on this machine, behind the tests' proxy,
 which counts the requests; where a run without it left its storage in the same directory, the
 artifacts' files are compared by their checksums. Results go to `real_chain_s3.json`.
@@ -165,23 +167,37 @@ def tuning_options(arguments: argparse.Namespace) -> list[str]:
     ]
 
 
+COMPARED = {
+    "cache": ("cache", "ray::MapWorker"),
+    "train": ("train", "ray::RayTrainWorker"),
+    "filter": ("score", "ray::MapWorker"),
+    "finetune": ("finetune", "ray::RayTrainWorker"),
+}
+"""Job → the stage whose plan its workers' peak is compared with, and what they are called; the
+weights' actors and the scores' are alike."""
+
+
 def compare(
     plan: dict[str, dict[str, float]], jobs: dict[str, Measured], storage: Directory
 ) -> dict[str, tuple[float, float]]:
-    """Return name → (planned, measured), in GiB; the weights' actors and the scores' are alike."""
+    """Return name → (planned, measured), in GiB."""
     cached = sum(
         entry.size
         for entry in (storage / "activations").entries()
         if entry.key.endswith(".arrow") and "/shard-" in entry.key and ".samples." not in entry.key
     )
-    peaks = {name: job.peak_gib for name, job in jobs.items()}
-    return {
-        "cache on disk": (plan["cache"]["disk_gib"], cached / GIB),
-        "cache": (plan["cache"]["worker_gib"], peaks["cache"]["ray::MapWorker"]),
-        "train": (plan["train"]["worker_gib"], peaks["train"]["ray::RayTrainWorker"]),
-        "score": (plan["score"]["worker_gib"], peaks["filter"]["ray::MapWorker"]),
-        "finetune": (plan["finetune"]["worker_gib"], peaks["finetune"]["ray::RayTrainWorker"]),
-    }
+    compared = {"cache on disk": (plan["cache"]["disk_gib"], cached / GIB)}
+    for name, job in jobs.items():
+        stage, worker = COMPARED[name]
+        compared[stage] = (plan[stage]["worker_gib"], job.peak_gib[worker])
+    return compared
+
+
+def cache_seconds(plan: dict[str, dict[str, float]], storage: Directory) -> tuple[float, float]:
+    """Return (planned, measured): from the stage's begin, Ray's included, to its end."""
+    (artifact,) = (storage / "activations").directories()
+    metadata = (storage / "activations" / artifact).read_json("metadata.json")
+    return plan["cache"]["seconds"], metadata["seconds"]
 
 
 def differing(here: Directory, there: Directory) -> list[str]:
@@ -222,11 +238,13 @@ def main() -> None:
     parser.add_argument("--token_budget", type=int, default=6144)
     parser.add_argument("--lora_rank", type=int, default=16, help="0: all weights")
     parser.add_argument("--s3", action="store_true")
+    parser.add_argument("--jobs", nargs="+", choices=list(COMPARED), default=list(COMPARED))
     arguments = parser.parse_args()
     write_corpus(arguments.work / "corpus", arguments.rows)
     arguments.storage = str(arguments.work / "storage")
     if not arguments.s3:
-        store(measure(arguments), "real_chain.json")
+        alone = arguments.jobs == ["cache"]
+        store(measure(arguments), "real_cache.json" if alone else "real_chain.json")
         return
     local = storage_at(arguments.storage)
     with bucket() as (arguments.storage, proxy):
@@ -244,7 +262,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     options, tuning = chain_options(arguments), tuning_options(arguments)
     plan = planned(run_job("finetune", [*options, *tuning, "--plan"]).output)
     jobs = {}
-    for job in ("cache", "train", "filter", "finetune"):
+    for job in arguments.jobs:
         jobs[job] = run_job(job, options + tuning * (job == "finetune"))
         print(f"{job}: {jobs[job].seconds:.0f} s, peaks {jobs[job].peak_gib}", flush=True)
         print("\n".join(x for x in jobs[job].output.splitlines() if not x.startswith("  ")))
@@ -252,6 +270,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     for name, (predicted, peak) in compared.items():
         ratio = peak / predicted
         print(f"{name:14} planned {predicted:.2f} GiB, measured {peak:.2f} ({ratio:.2f}×)")
+    seconds = cache_seconds(plan, storage_at(arguments.storage))
+    print(f"cache: planned {seconds[0]:.0f} s, measured {seconds[1]:.0f} s")
     return {
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}",
@@ -259,6 +279,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "lora_rank": arguments.lora_rank,
         "planned": plan,
         "compared_gib": compared,
+        "cache_seconds": seconds,
         "jobs": {
             name: {k: v for k, v in asdict(job).items() if k != "output"}
             for name, job in jobs.items()

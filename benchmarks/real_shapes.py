@@ -152,7 +152,7 @@ def write(directory: Path, blocks: int, seed: int) -> None:
     print(f"{directory}: {parameters / 1e9:.2f} B parameters, {blocks} text blocks")
 
 
-def make_samples(n: int, seed: int) -> list[Sample]:
+def make_samples(n: int, seed: int = 0) -> list[Sample]:
     """Return questions about JPEG photographs of soft noise, 512 to 1,024 pixels square."""
     rng = np.random.default_rng(seed)
     words = ["what", "is", "shown", "here", "and", "how", "many", "objects", "of", "each", "kind"]
@@ -253,7 +253,7 @@ def report(
 ) -> None:
     """Print times and speeds."""
     lengths = [sample.n_tokens for sample in prepared]
-    tiles = [len(sample.tensors["pixel_values"]) for sample in prepared]
+    tiles = [sum(image.n_tiles for image in sample.images) for sample in prepared]
     work = sum(plan.flops(n, t) for n, t in zip(lengths, tiles, strict=True))
     load_seconds, prepare_seconds, forward_seconds = seconds
     print(f"\nblocks 0 to {model.layer}, d_in {model.d_in}, {model.dtype} on {model.device}")

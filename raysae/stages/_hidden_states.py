@@ -1,37 +1,70 @@
-"""Samples through the model inside an actor: prepared, batched by length, run."""
+"""Samples through the model inside an actor: outlined, batched by length, filled, run."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from raysae.errors import RejectedSampleError
 from raysae.models import HiddenStateModel, ModelSettings, PreparedSample, load_hidden_state_model
 from raysae.sample import Modality, Rejection, Sample, TokenBatch
+from raysae.stages._filling import filled_batches
 from raysae.stages._trials import LIMITS
 from raysae.stages._watchdog import ends_process_after
 from raysae.stages.chain import ChainSettings
 
+Batch = tuple[list[int], TokenBatch]
+"""Indices of a batch's samples, and their tokens."""
 
-@dataclass(frozen=True)
+
 class PreparedShard:
-    """A shard's samples, ready for the forward pass, and the rows that are not."""
+    """A shard's samples, ready but for their images, and the rows that cannot be used.
 
-    samples: list[Sample]
-    prepared: list[PreparedSample]
-    rejections: list[Rejection]
+    Attributes:
+        samples: In the order of their rows.
+        prepared: What the model's `outline` made of each.
+    """
+
+    def __init__(self) -> None:
+        self.samples: list[Sample] = []
+        self.prepared: list[PreparedSample] = []
+        self._rejections: list[Rejection] = []
+        self._dropped: set[int] = set()
+
+    def add(self, sample: Sample, prepared: PreparedSample) -> None:
+        """Take a sample in."""
+        self.samples.append(sample)
+        self.prepared.append(prepared)
+
+    def reject(self, rejection: Rejection) -> None:
+        """Take a row that is no sample."""
+        self._rejections.append(rejection)
+
+    def drop(self, index: int, error: RejectedSampleError) -> None:
+        """Reject a sample that was taken in; the others keep their indices."""
+        sample = self.samples[index]
+        self._dropped.add(index)
+        self.reject(Rejection(sample.sample_id, sample.ordinal, error.reason, error.detail))
+
+    @property
+    def rejections(self) -> list[Rejection]:
+        """The rejected rows, in the order of the corpus, whenever each was found out."""
+        return sorted(self._rejections, key=lambda rejection: rejection.ordinal)
 
     def counts(self) -> dict[str, int]:
         """Count rows, rejected rows, and tokens by modality, as marks and reports name them."""
         per_modality = np.zeros(len(Modality), np.int64)
-        for sample in self.prepared:
-            per_modality += np.bincount(sample.modality_n, minlength=len(Modality))
+        for index, sample in enumerate(self.prepared):
+            if index not in self._dropped:
+                per_modality += np.bincount(sample.modality_n, minlength=len(Modality))
         return {
-            "rows": len(self.samples),
-            "rejected": len(self.rejections),
+            "rows": len(self.samples) - len(self._dropped),
+            "rejected": len(self._rejections),
             "tokens": int(per_modality.sum()),
             **{f"{m.name.lower()}_tokens": int(per_modality[m]) for m in Modality},
         }
@@ -49,16 +82,20 @@ class Reading:
         model: Which model, and how it is read.
         device: `cpu` or `cuda`.
         token_budget: Padded tokens in one forward pass.
+        threads: How many decode and process images while the device computes.
     """
 
     model: ModelSettings
     device: str
     token_budget: int
+    threads: int = 1
 
     @classmethod
     def of(cls, settings: ChainSettings) -> Reading:
         """Pick what an actor needs out of a job's settings."""
-        return cls(settings.model, settings.run.device, settings.run.token_budget)
+        run = settings.run
+        threads = max(1, math.ceil(run.cpus_per_actor))
+        return cls(settings.model, run.device, run.token_budget, threads)
 
 
 class HiddenStates:
@@ -67,29 +104,86 @@ class HiddenStates:
     def __init__(self, reading: Reading) -> None:
         self.model: HiddenStateModel = load_hidden_state_model(reading.model, reading.device)
         self.token_budget = reading.token_budget
+        self.threads = reading.threads
 
     def prepare(self, rows: Sequence[Sample | Rejection]) -> PreparedShard:
-        """Tokenise and process the usable rows; the others stay rejected, with their reasons."""
-        shard = PreparedShard([], [], [])
+        """Tokenise the usable rows; the others stay rejected, with their reasons."""
+        shard = PreparedShard()
         for row in rows:
             if isinstance(row, Rejection):
-                shard.rejections.append(row)
+                shard.reject(row)
                 continue
             try:
                 with ends_process_after(LIMITS.row_s):
-                    prepared = self.model.prepare(row)
-                shard.prepared.append(prepared)
-                shard.samples.append(row)
+                    shard.add(row, self.model.outline(row))
             except RejectedSampleError as error:
-                shard.rejections.append(
-                    Rejection(row.sample_id, row.ordinal, error.reason, error.detail)
-                )
+                shard.reject(Rejection(row.sample_id, row.ordinal, error.reason, error.detail))
         return shard
 
-    def run(self, shard: PreparedShard) -> Iterator[tuple[list[int], TokenBatch]]:
-        """Yield, batch by batch, the indices of its samples and their tokens' hidden states."""
-        for indices in self.model.batches(shard.prepared, self.token_budget):
-            yield indices, self.model.hidden_states([shard.prepared[i] for i in indices])
+    def run(self, shard: PreparedShard) -> Iterator[Batch]:
+        """Yield, batch by batch, the indices of its samples and their tokens' hidden states.
+
+        A sample whose images cannot be processed, or whose hidden states are not all finite, is
+        dropped from the shard. On a GPU the next batch is at work while one is used.
+        """
+        launched: tuple[list[int], TokenBatch, torch.Tensor] | None = None
+        for indices, prepared in self._filled(shard):
+            batch = self.model.hidden_states(prepared)
+            ready, launched = launched, (indices, batch, batch.acts_nd.isfinite().all(dim=1))
+            if batch.acts_nd.device.type == "cpu":
+                # Nothing is gained by holding a batch back that is computed already.
+                ready, launched = launched, None
+            if ready is not None:
+                yield from _finite(shard, *ready)
+        if launched is not None:
+            yield from _finite(shard, *launched)
+
+    def _filled(self, shard: PreparedShard) -> Iterator[tuple[list[int], list[PreparedSample]]]:
+        """Yield the batches with their images, without what cannot be processed."""
+        batches = self.model.batches(shard.prepared, self.token_budget)
+        filled = filled_batches(self.model, shard.samples, shard.prepared, batches, self.threads)
+        for indices, samples in zip(batches, filled, strict=True):
+            kept: list[int] = []
+            prepared: list[PreparedSample] = []
+            for index, sample in zip(indices, samples, strict=True):
+                if isinstance(sample, RejectedSampleError):
+                    shard.drop(index, sample)
+                else:
+                    kept.append(index)
+                    prepared.append(sample)
+            if kept:
+                yield kept, prepared
+
+
+def _finite(
+    shard: PreparedShard, indices: list[int], batch: TokenBatch, finite_n: torch.Tensor
+) -> Iterator[Batch]:
+    """Yield a batch without the samples of which any hidden state is not finite."""
+    finite = finite_n.cpu().numpy()
+    if finite.all():
+        yield indices, batch
+        return
+    bad = set(batch.sample_n[~finite].tolist())
+    for place in sorted(bad):
+        broken = int((~finite[batch.sample_n == place]).sum())
+        detail = f"the hidden states of {broken} of its tokens are infinite or no numbers"
+        shard.drop(indices[place], RejectedSampleError("non-finite", detail))
+    kept = [place for place in range(len(indices)) if place not in bad]
+    if kept:
+        yield [indices[place] for place in kept], _only(batch, kept)
+
+
+def _only(batch: TokenBatch, places: Sequence[int]) -> TokenBatch:
+    """Return the tokens of some of a batch's samples, numbered anew."""
+    token_n = np.flatnonzero(np.isin(batch.sample_n, places))
+    rows = torch.from_numpy(token_n).to(batch.acts_nd.device)
+    return TokenBatch(
+        sample_n=np.searchsorted(places, batch.sample_n[token_n]).astype(np.int32),
+        position_n=batch.position_n[token_n],
+        token_id_n=batch.token_id_n[token_n],
+        modality_n=batch.modality_n[token_n],
+        acts_nd=batch.acts_nd.index_select(0, rows),
+    )
 
 
 def split_by_sample(batch: TokenBatch) -> list[TokenBatch]:

@@ -47,10 +47,10 @@ class SampleSource:
     def _look_up(self, ordinal: int) -> tuple[Sample, PreparedSample]:
         if ordinal not in self._seen:
             file_index, row = self.corpus.snapshot.locate(ordinal)
-            table = self.corpus.read(file_index, row, row + 1)
+            table = self.corpus.read(file_index, row, row + 1, self.corpus.columns)
             (sample,) = self.corpus.samples(table, ordinal)
             assert isinstance(sample, Sample)
-            self._seen[ordinal] = (sample, self.model.prepare(sample))
+            self._seen[ordinal] = (sample, self.model.outline(sample))
         return self._seen[ordinal]
 
 

@@ -7,6 +7,7 @@ by its id, whoever made it.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -212,14 +213,14 @@ class Chain:
     @cached_property
     def sae_corpus(self) -> Corpus:
         """The corpus that the SAE is trained on."""
-        return open_corpus(self.settings.sae_corpus, "sae_corpus")
+        return _opened(self.settings.sae_corpus, "sae_corpus")
 
     @cached_property
     def corpus(self) -> Corpus:
         """The corpus that is filtered."""
         if self.settings.corpus == self.settings.sae_corpus:
             return self.sae_corpus
-        return open_corpus(self.settings.corpus)
+        return _opened(self.settings.corpus, "corpus")
 
     @cached_property
     def rows_per_shard(self) -> int:
@@ -249,7 +250,7 @@ class Chain:
 
         Other artifacts name it instead of repeating a list that may be of 10⁵ files.
         """
-        content = {"files": content_id(corpus.snapshot.to_json())}
+        content = {"files": content_id({**corpus.snapshot.to_json(), **corpus.reading()})}
         return self._artifact("snapshots", SNAPSHOT_VERSION, {}, content)
 
     @cached_property
@@ -326,6 +327,7 @@ class Chain:
                 "file": self.corpus.snapshot.files[file_index].fingerprint,
                 "first_ordinal": self.corpus.snapshot.first_ordinal(file_index),
                 "corpus": self.settings.corpus.name,
+                **self.corpus.reading(),
                 "scorer": scorer,
                 "version": SCORER_VERSION,
                 "settings": asdict(self.settings.score),
@@ -387,6 +389,17 @@ class Chain:
     ) -> Artifact:
         """Name an artifact by what determines it."""
         return Artifact(self.root, ArtifactSpec(kind, version, settings, inputs))
+
+
+def _opened(settings: CorpusSettings, setting: str) -> Corpus:
+    """Open a corpus, and say how many of its files are not meant."""
+    corpus = open_corpus(settings, setting)
+    if corpus.left_out:
+        sys.stdout.write(
+            f"{setting}: {corpus.left_out:,} corpus file(s) beside the {settings.name} files are "
+            f"left out; --{setting}.files says which are meant\n"
+        )
+    return corpus
 
 
 def _resolved_model(path: str, setting: str) -> str:

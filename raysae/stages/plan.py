@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
 from raysae.corpora import Corpus
-from raysae.errors import DataError, SettingsError
+from raysae.errors import DataError, RejectedSampleError, SettingsError
 from raysae.finetune import longest_row, plan_tuning_memory, row_rules, training_processor
 from raysae.models import ForwardPlan, model_size, plan_cache_memory
 from raysae.models.checkpoint import model_directory
 from raysae.sae import encoding_flops, plan_encoding_memory, plan_training_memory, training_flops
 from raysae.sample import Rejection, Sample
-from raysae.stages._hidden_states import HiddenStates, Reading
+from raysae.stages._filling import BATCHES_AHEAD
+from raysae.stages._hidden_states import HiddenStates, PreparedShard, Reading
+from raysae.stages._speed import sustained_flops
 from raysae.stages.chain import Chain, FinetuneJobSettings
 
 SAMPLED_ROWS = 64
@@ -25,10 +28,11 @@ SAE_PROCESS_BYTES = 700 << 20
 TUNING_PROCESS_BYTES = 1050 << 20
 """An interpreter with what an actor, an SAE rank and a fine-tuning worker import."""
 
-CPU_FLOPS_PER_CORE = 100e9
-GPU_FLOPS = 300e12
-"""Sustained floating-point operations a second that hours are predicted with. A core with matrix
-units does three times as much in bfloat16, and small models do half of it in float32."""
+WORKER_START_S = 15.0
+"""For an interpreter to start and import what a worker needs, on a machine that is at work."""
+
+LOADED_BYTES_PER_S = 500e6
+"""At which a worker reads a model from a disk, or over a network."""
 
 GIB = 1 << 30
 
@@ -46,7 +50,7 @@ class CorpusPlan:
         tokens: Predicted tokens of all usable rows.
         flops: Predicted floating-point work of the model on them.
         longest_tokens: Tokens of the longest sampled row.
-        pixel_bytes: Predicted bytes of all rows' prepared image tiles.
+        pixels_per_token: Bytes of prepared image tiles for each token.
     """
 
     rows: int
@@ -54,7 +58,7 @@ class CorpusPlan:
     tokens: int
     flops: float
     longest_tokens: int
-    pixel_bytes: int
+    pixels_per_token: float
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class StagePlan:
 
     Attributes:
         flops: Floating-point operations, over all workers.
+        seconds: Worker-seconds, the start of the workers included.
         worker_bytes: Peak memory of one actor or rank, its process included.
         disk_bytes: What it leaves in the storage.
         cpus: Cores of one worker.
@@ -70,6 +75,7 @@ class StagePlan:
     """
 
     flops: float
+    seconds: float
     worker_bytes: int
     disk_bytes: int
     cpus: float
@@ -78,8 +84,7 @@ class StagePlan:
     @property
     def hours(self) -> float:
         """Worker-hours."""
-        speed = self.gpus * GPU_FLOPS or max(self.cpus, 1) * CPU_FLOPS_PER_CORE
-        return self.flops / speed / 3600
+        return self.seconds / 3600
 
 
 class Plan:
@@ -114,8 +119,8 @@ class Plan:
         kept = self.settings.cache.tokens_per_sample
         cached = min(corpus.tokens, kept * corpus.rows) if kept else corpus.tokens
         disk = cached * (self.forward.bytes_per_token + TOKEN_COLUMN_BYTES)
-        fullest = self._fullest_shard(self.chain.sae_corpus)
-        return self._model_stage(corpus.flops, disk, int(fullest * (disk + corpus.pixel_bytes)))
+        written = int(self._fullest_shard(self.chain.sae_corpus) * disk)
+        return self._model_stage(corpus, 1.0, disk, written)
 
     def train(self) -> StagePlan:
         """Plan the training of the SAE."""
@@ -123,8 +128,11 @@ class Plan:
         d_in = self.forward.d_in
         device = "cuda" if train.gpus_per_worker else "cpu"
         memory = plan_training_memory(sae, d_in, device=device, world_size=train.workers)
+        flops = training_flops(sae, d_in) * sae.steps * sae.batch_tokens
+        speed = sustained_flops(device, "float32", _threads(train.cpus_per_worker))
         return StagePlan(
-            flops=training_flops(sae, d_in) * sae.steps * sae.batch_tokens,
+            flops=flops,
+            seconds=train.workers * WORKER_START_S + flops / speed,
             worker_bytes=SAE_PROCESS_BYTES + memory,
             disk_bytes=plan_encoding_memory(sae, d_in),
             cpus=train.cpus_per_worker,
@@ -139,15 +147,12 @@ class Plan:
         retained = 2 * weights.top_k * self.settings.sae.d_sae
         in_shard = share * corpus.tokens / shards
         state = int(min(in_shard, retained)) * self.forward.bytes_per_token
-        flops = share * (corpus.flops + self._encoding_flops(corpus))
-        pixels = int(share * self._fullest_shard(self.chain.corpus) * corpus.pixel_bytes)
-        return self._model_stage(flops, (shards + 1) * state, pixels + 2 * state + self._sae_bytes)
+        held = 2 * state + self._sae_bytes
+        return self._model_stage(corpus, share, (shards + 1) * state, held, encoded=True)
 
     def score(self) -> StagePlan:
         """Plan the scores."""
-        flops = self.corpus.flops + self._encoding_flops(self.corpus)
-        pixels = int(self._fullest_shard(self.chain.corpus) * self.corpus.pixel_bytes)
-        return self._model_stage(flops, 0, pixels + self._sae_bytes)
+        return self._model_stage(self.corpus, 1.0, 0, self._sae_bytes, encoded=True)
 
     def finetune(self) -> StagePlan:
         """Plan the fine-tuning on the subset."""
@@ -160,9 +165,12 @@ class Plan:
         pairs = tune.steps(max(1, round(rows * (1 - tune.eval_fraction)))) * tune.global_batch
         longest = self.longest_pair
         # The reference runs forward, the policy forward and, for twice that, backward.
-        per_pair = 2 * longest * 4 * size.text.flops(longest)
+        flops = pairs * 2 * longest * 4 * size.text.flops(longest)
+        device = "cuda" if run.use_gpu else "cpu"
+        speed = sustained_flops(device, tune.dtype, _threads(run.cpus_per_worker))
         return StagePlan(
-            flops=pairs * per_pair,
+            flops=flops,
+            seconds=run.workers * WORKER_START_S + flops / speed,
             worker_bytes=TUNING_PROCESS_BYTES + plan_tuning_memory(size, tune, run, longest),
             disk_bytes=size.parameters * (2 if tune.dtype == "bfloat16" else 4),
             cpus=run.cpus_per_worker,
@@ -176,17 +184,50 @@ class Plan:
         rules = row_rules(training_processor(model_directory(tune.model)), tune.max_tokens)
         return longest_row(_spread_rows(self.chain.corpus), rules)
 
-    def _model_stage(self, flops: float, disk_bytes: int, held_bytes: int) -> StagePlan:
-        """Plan a stage whose actors hold the model, and `held_bytes` beside it and a batch."""
+    def _model_stage(
+        self,
+        corpus: CorpusPlan,
+        share: float,
+        disk_bytes: int,
+        held_bytes: int,
+        *,
+        encoded: bool = False,
+    ) -> StagePlan:
+        """Plan a stage whose actors hold the model, and `held_bytes` beside it and a batch.
+
+        The pixels of the batches ahead are held besides; a batch's own are in the forward plan.
+
+        Args:
+            corpus: What is read.
+            share: Of its rows, how many.
+            disk_bytes: What is written.
+            held_bytes: What an actor holds beside the model and a batch.
+            encoded: Whether the SAE encodes every token.
+        """
         run = self.settings.run
-        running = self.forward.peak_bytes + held_bytes
+        forward = share * corpus.flops
+        encoding = share * self._encoding_flops(corpus) if encoded else 0.0
+        ahead = BATCHES_AHEAD * min(run.token_budget, corpus.tokens)
+        running = self.forward.peak_bytes + held_bytes + int(ahead * corpus.pixels_per_token)
         return StagePlan(
-            flops=flops,
+            flops=forward + encoding,
+            seconds=self._actor_seconds(forward, encoding),
             worker_bytes=MODEL_PROCESS_BYTES + max(self.forward.load_bytes, running),
             disk_bytes=disk_bytes,
             cpus=run.cpus_per_actor,
             gpus=run.gpus_per_actor,
         )
+
+    def _actor_seconds(self, forward: float, encoding: float) -> float:
+        """Predict how long actors start and work, taken together."""
+        run = self.settings.run
+        cpus = _threads(run.cpus_per_actor)
+        part = run.gpus_per_actor if 0 < run.gpus_per_actor < 1 else 1.0
+        seconds = forward / sustained_flops(run.device, self.settings.model.dtype, cpus)
+        # An SAE encodes in float32, whatever the model's format.
+        seconds += encoding / sustained_flops(run.device, "float32", cpus)
+        start = WORKER_START_S + self.forward.load_bytes / LOADED_BYTES_PER_S
+        return run.min_actors * start + seconds / part
 
     def _encoding_flops(self, corpus: CorpusPlan) -> float:
         return encoding_flops(self.settings.sae, self.forward.d_in) * corpus.tokens
@@ -198,6 +239,11 @@ class Plan:
     def _fullest_shard(self, corpus: Corpus) -> float:
         """Return the share of the corpus that its largest shard holds."""
         return max(shard.rows for shard in self.chain.shards(corpus)) / corpus.snapshot.rows
+
+
+def _threads(cpus: float) -> int:
+    """Return how many threads Ray lets a worker with so many CPUs multiply with."""
+    return max(1, int(cpus))
 
 
 def plan_corpus(chain: Chain, corpus: Corpus, forward: ForwardPlan) -> CorpusPlan:
@@ -218,10 +264,7 @@ def plan_corpus(chain: Chain, corpus: Corpus, forward: ForwardPlan) -> CorpusPla
     usable = len(ready.prepared) / len(sampled)
     factor = corpus.snapshot.rows / len(sampled)
     lengths = [sample.n_tokens for sample in ready.prepared]
-    tiles = [
-        len(sample.tensors["pixel_values"]) if sample.images else 0 for sample in ready.prepared
-    ]
-    pixels = sum(t.nbytes for sample in ready.prepared for t in sample.tensors.values())
+    tiles = [sum(image.n_tiles for image in sample.images) for sample in ready.prepared]
     flops = sum(forward.flops(n, t) for n, t in zip(lengths, tiles, strict=True))
     return CorpusPlan(
         rows=corpus.snapshot.rows,
@@ -229,8 +272,19 @@ def plan_corpus(chain: Chain, corpus: Corpus, forward: ForwardPlan) -> CorpusPla
         tokens=int(sum(lengths) * factor),
         flops=flops * factor,
         longest_tokens=max(lengths),
-        pixel_bytes=int(pixels * factor),
+        pixels_per_token=sum(tiles) * _tile_bytes(states, ready) / sum(lengths),
     )
+
+
+def _tile_bytes(states: HiddenStates, ready: PreparedShard) -> float:
+    """Return the bytes of one image tile, as the processor makes them of the first usable image."""
+    for sample, outlined in zip(ready.samples, ready.prepared, strict=True):
+        if outlined.images:
+            with suppress(RejectedSampleError):
+                tensors = states.model.fill(sample, outlined).tensors.values()
+                tiles = sum(image.n_tiles for image in outlined.images)
+                return sum(tensor.nbytes for tensor in tensors) / tiles
+    return 0.0
 
 
 PLANNED = {

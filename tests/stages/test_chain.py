@@ -133,6 +133,7 @@ def test_every_other_field_of_the_model_is_part_of_the_ids(
         "text": "question+answer",
         "newline": "special",
         "image_mode": "paper-336",
+        "images": "drop",
     }
     changed = replace(settings, model=replace(settings.model, **{name: other[name]}))
     assert Chain(changed).activations.id != Chain(settings).activations.id

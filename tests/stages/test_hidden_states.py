@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from raysae.errors import RejectedSampleError
+from raysae.models import ModelSettings, PreparedImage, PreparedSample, length_batches
+from raysae.sample import Modality, Rejection, Sample, TokenBatch
+from raysae.stages import _hidden_states
+from raysae.stages._filling import BATCHES_AHEAD, filled_batches
+from raysae.stages._hidden_states import HiddenStates, Reading, split_by_sample
+from tests.models.tiny import sample
+
+D_IN = 3
+
+
+class FakeModel:
+    """Token t of a sample of n tokens has the hidden state (n, t, 0); names tell what goes wrong.
+
+    Attributes:
+        filled: Names, in the order in which their images were decoded.
+        running: How many forward passes were done when each image was decoded.
+    """
+
+    def __init__(self) -> None:
+        self.filled: list[str] = []
+        self.passes = 0
+        self.running: list[int] = []
+        self.threads: set[str] = set()
+
+    def outline(self, given: Sample) -> PreparedSample:
+        if "unusable" in given.sample_id:
+            raise RejectedSampleError("too-long", "it is")
+        n = int(given.sample_id.split("-")[0])
+        image = PreparedImage(0, 1, 1, 1, 1)
+        return PreparedSample(
+            given.sample_id, np.arange(n, dtype=np.int32), np.zeros(n, np.uint8), (image,)
+        )
+
+    def fill(self, given: Sample, outlined: PreparedSample) -> PreparedSample:
+        self.filled.append(given.sample_id)
+        self.running.append(self.passes)
+        self.threads.add(threading.current_thread().name)
+        time.sleep(0.001 * (len(given.sample_id) % 3))
+        if "broken" in given.sample_id:
+            raise RejectedSampleError("undecodable-image", "it is")
+        return replace(outlined, tensors={"pixel_values": torch.ones(1)})
+
+    def batches(self, prepared: Sequence[PreparedSample], budget: int) -> list[list[int]]:
+        return length_batches([one.n_tokens for one in prepared], budget)
+
+    def hidden_states(self, prepared: Sequence[PreparedSample]) -> TokenBatch:
+        assert all(one.tensors for one in prepared)
+        self.passes += 1
+        lengths = [one.n_tokens for one in prepared]
+        acts = [[float(n), float(t), 0.0] for n in lengths for t in range(n)]
+        acts_nd = torch.tensor(acts)
+        starts = np.cumsum([0, *lengths])
+        for one, start in zip(prepared, starts, strict=False):
+            if "nan" in one.sample_id:
+                acts_nd[start + 1, 2] = torch.nan
+            if "inf" in one.sample_id:
+                acts_nd[start, 0] = -torch.inf
+        return TokenBatch(
+            np.repeat(np.arange(len(lengths), dtype=np.int32), lengths),
+            np.concatenate([np.arange(n, dtype=np.int32) for n in lengths]),
+            np.concatenate([one.token_id_n for one in prepared]),
+            np.concatenate([one.modality_n for one in prepared]),
+            acts_nd,
+        )
+
+
+@pytest.fixture
+def model() -> FakeModel:
+    return FakeModel()
+
+
+@pytest.fixture
+def states(model: FakeModel, monkeypatch: pytest.MonkeyPatch) -> HiddenStates:
+    monkeypatch.setattr(_hidden_states, "load_hidden_state_model", lambda *_: model)
+    return HiddenStates(Reading(ModelSettings(), "cpu", token_budget=16, threads=3))
+
+
+def rows(*names: str) -> list[Sample | Rejection]:
+    return [replace(sample(name=name), ordinal=at) for at, name in enumerate(names)]
+
+
+def tokens_of(states: HiddenStates, given: list[Sample | Rejection]) -> tuple[dict[str, int], list]:
+    """Name → tokens that came out, each checked; and the rejections."""
+    shard = states.prepare(given)
+    seen: dict[str, int] = {}
+    for indices, batch in states.run(shard):
+        parts = split_by_sample(batch)
+        assert [int(part.sample_n[0]) for part in parts] == list(range(len(indices)))
+        for index, part in zip(indices, parts, strict=True):
+            n = len(part)
+            assert part.acts_nd.tolist() == [[n, t, 0] for t in range(n)]
+            assert part.position_n.tolist() == part.token_id_n.tolist() == list(range(n))
+            seen[shard.samples[index].sample_id] = n
+    counts = shard.counts()
+    assert counts["rows"] == len(seen)
+    assert counts["rejected"] == len(given) - len(seen)
+    assert counts["tokens"] == counts["text_tokens"] == sum(seen.values())
+    return seen, shard.mark()["rejections"]
+
+
+def test_every_row_comes_out_once_or_is_rejected(states: HiddenStates) -> None:
+    names = ["5-a", "9-nan", "3-b", "7-broken", "16-c", "5-inf", "2-d", "4-unusable", "9-e", "5-f"]
+    before = [Rejection("x", 10, "no-image", "none")]
+    seen, rejections = tokens_of(states, rows(*names) + before)
+    assert seen == {"5-a": 5, "3-b": 3, "16-c": 16, "2-d": 2, "9-e": 9, "5-f": 5}
+    assert [(r["ordinal"], r["reason"]) for r in rejections] == [
+        (1, "non-finite"),
+        (3, "undecodable-image"),
+        (5, "non-finite"),
+        (7, "too-long"),
+        (10, "no-image"),
+    ]
+    assert "1 of its tokens" in rejections[0]["detail"]
+
+
+def test_a_batch_of_which_nothing_is_left(states: HiddenStates) -> None:
+    seen, rejections = tokens_of(states, rows("8-nan", "8-inf", "4-broken", "4-brokentoo", "2-a"))
+    assert seen == {"2-a": 2}
+    assert len(rejections) == 4
+
+
+def test_no_row_at_all(states: HiddenStates) -> None:
+    assert tokens_of(states, []) == ({}, [])
+    assert tokens_of(states, rows("1-unusable"))[0] == {}
+
+
+def test_images_are_decoded_a_batch_ahead_and_no_further(
+    states: HiddenStates, model: FakeModel
+) -> None:
+    given = rows(*[f"16-{number}" for number in range(12)])
+    seen, _ = tokens_of(states, given)
+    assert len(seen) == 12
+    for number, (name, passes) in enumerate(zip(model.filled, model.running, strict=True)):
+        assert name == f"16-{number}"
+        assert passes >= number - BATCHES_AHEAD
+    assert all("fill" in name for name in model.threads)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_change_nothing(model: FakeModel, threads: int) -> None:
+    samples = [sample(name=f"{3 + at % 4}-{at}{'broken' * (at % 5 == 0)}") for at in range(20)]
+    outlined = [model.outline(one) for one in samples]
+    batches = [[0, 3, 1], [2], [19, 4, 5, 6, 7], list(range(8, 19))]
+    filled = list(filled_batches(model, samples, outlined, batches, threads))  # type: ignore[arg-type]
+    for batch, results in zip(batches, filled, strict=True):
+        for index, one in zip(batch, results, strict=True):
+            if index % 5 == 0:
+                assert isinstance(one, RejectedSampleError)
+            else:
+                assert isinstance(one, PreparedSample)
+                assert one.sample_id == samples[index].sample_id
+
+
+def test_what_is_not_asked_for_is_not_decoded(model: FakeModel) -> None:
+    samples = [sample(name=f"3-{at}") for at in range(40)]
+    outlined = [model.outline(one) for one in samples]
+    batches = [[at] for at in range(40)]
+    filled = filled_batches(model, samples, outlined, batches, 2)  # type: ignore[arg-type]
+    next(filled)
+    filled.close()
+    assert len(model.filled) <= 1 + BATCHES_AHEAD
+
+
+def test_special_tokens_of_dropped_rows_are_not_counted(states: HiddenStates) -> None:
+    shard = states.prepare(rows("5-a", "5-nan"))
+    shard.prepared[0].modality_n[:2] = Modality.SPECIAL
+    for _ in states.run(shard):
+        pass
+    assert shard.counts() == {
+        "rows": 1,
+        "rejected": 1,
+        "tokens": 5,
+        "text_tokens": 3,
+        "image_tokens": 0,
+        "special_tokens": 2,
+    }
