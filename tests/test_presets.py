@@ -59,3 +59,15 @@ def test_dpo() -> None:
     assert (tuning.global_batch, tuning.max_steps, tuning.epochs) == (32, 0, 3)
     assert (tuning.beta, tuning.freeze_vision, tuning.zero_stage) == (0.1, True, 3)
     assert (tuning.max_tokens, tuning.dtype, tuning.eval_fraction) == (4096, "bfloat16", 0.1)
+
+
+def test_the_paper_preset_adds_to_the_others() -> None:
+    names = ("sae-v-llava-next.yaml", "paper.yaml")
+    configs = [("--config", str(files("raysae").joinpath("presets", name))) for name in names]
+    argv = [word for pair in configs for word in pair]
+    both = parse_settings(ChainSettings, argv, "jobs/x.py", "Does things.")
+    assert (both.model.image_mode, both.model.layer, both.sae.d_sae) == ("paper-336", 16, 65_536)
+    assert (both.weights.candidates, both.weights.min_tokens) == ("joint-top-30", 5)
+    assert both.weights.bos_is_text
+    assert both.score.bos_is_text
+    assert both.score.threshold == 1.0

@@ -82,6 +82,11 @@ class Corpus(ABC):
     def check_columns(self, schema: pa.Schema, file: str) -> None:
         """Raise DataError if a file lacks a column or has one of an unusable type; name both."""
 
+    @property
+    def has_images(self) -> bool:
+        """Whether any row can have an image."""
+        return True
+
     def reading(self) -> dict[str, Any]:
         """Return what determines the samples beside the files, for ids."""
         return {}

@@ -59,6 +59,11 @@ class MappedCorpus(Corpus):
         for role, path in self.map.roles.items():
             check_column(schema, role, path, file)
 
+    @property
+    def has_images(self) -> bool:
+        """Whether the map names a column of images."""
+        return bool(self.map.image or self.map.image_1)
+
     def reading(self) -> dict[str, Any]:
         """Return the column map."""
         return {"columns": asdict(self.map)}

@@ -10,6 +10,7 @@ from raysae.scoring.pool import TopToken
 from raysae.scoring.scorers import (
     SAE_SCORERS,
     SCORERS,
+    UNIMODAL_SCORERS,
     score_batch,
 )
 from raysae.scoring.selection import KEPT_SCHEMA, Selection, first_of_each_id, select
@@ -24,6 +25,7 @@ __all__ = [
     "SAE_SCORERS",
     "SCORERS",
     "SCORE_SCHEMA",
+    "UNIMODAL_SCORERS",
     "WEIGHTS_SCHEMA",
     "FeatureTokens",
     "FeatureWeights",

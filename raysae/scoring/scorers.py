@@ -62,6 +62,9 @@ SAE_SCORERS = (
 )
 """Scorers that need a model and an SAE (all but the two `l0` ones need feature weights too)."""
 
+UNIMODAL_SCORERS = ("l0", "random")
+"""Scorers that tell rows apart where there is text alone."""
+
 SCORERS = (*SAE_SCORERS, "random")
 """Every scorer."""
 

@@ -25,12 +25,13 @@ from raysae.artifacts import (
 from raysae.corpora import Corpus, CorpusSettings, open_corpus
 from raysae.errors import SettingsError
 from raysae.finetune import FinetuneRunSettings, FinetuneSettings
-from raysae.models import ModelSettings, model_fingerprint, plan_cache_memory
+from raysae.models import ForwardPlan, ModelSettings, model_fingerprint, plan_cache_memory
 from raysae.models.checkpoint import SHIPPED, model_directory
 from raysae.sae import SaeSettings
 from raysae.scoring import (
     SAE_SCORERS,
     SCORERS,
+    UNIMODAL_SCORERS,
     ScoreSettings,
     SelectionSettings,
     WeightSettings,
@@ -223,9 +224,14 @@ class Chain:
         return _opened(self.settings.corpus, "corpus")
 
     @cached_property
+    def forward(self) -> ForwardPlan:
+        """What a forward pass of the model costs."""
+        return plan_cache_memory(self.settings.model, self.settings.run.token_budget)
+
+    @cached_property
     def rows_per_shard(self) -> int:
         """Rows whose hidden states fit a shard's bytes even in the worst case."""
-        plan = plan_cache_memory(self.settings.model, self.settings.run.token_budget)
+        plan = self.forward
         worst_row_bytes = (plan.max_image_tokens + TEXT_TOKENS_BOUND) * plan.bytes_per_token
         bounds = self.settings.shards
         return rows_per_shard(worst_row_bytes, bounds.max_rows, bounds.max_bytes)
@@ -345,6 +351,11 @@ class Chain:
             raise SettingsError(
                 f"select.scorer: {scorer!r} is not a scorer; choose one of {', '.join(SCORERS)}."
             )
+        if scorer not in UNIMODAL_SCORERS and not self._shows_images:
+            raise SettingsError(
+                f"select.scorer: {scorer!r} compares text with image tokens, but this model is "
+                f"shown none of this corpus; choose one of {', '.join(UNIMODAL_SCORERS)}."
+            )
         # One id of all, because each of them would be in every listing of artifacts.
         keys = [self.row_group(shard, scorer).key for shard in self.shards(self.corpus)]
         return self._artifact(
@@ -353,6 +364,11 @@ class Chain:
             {"select": asdict(self.settings.select)},
             {**self.score_inputs(scorer), "scores": content_id(keys)},
         )
+
+    @property
+    def _shows_images(self) -> bool:
+        """Whether the model is shown any image of `corpus`."""
+        return self.corpus.has_images and self.forward.max_image_tokens > 0
 
     @cached_property
     def report(self) -> Artifact:

@@ -11,7 +11,7 @@ from functools import cached_property
 from raysae.corpora import Corpus
 from raysae.errors import DataError, RejectedSampleError, SettingsError
 from raysae.finetune import longest_row, plan_tuning_memory, row_rules, training_processor
-from raysae.models import ForwardPlan, model_size, plan_cache_memory
+from raysae.models import ForwardPlan, model_size
 from raysae.models.checkpoint import model_directory
 from raysae.sae import encoding_flops, plan_encoding_memory, plan_training_memory, training_flops
 from raysae.sample import Rejection, Sample
@@ -97,9 +97,7 @@ class Plan:
     def __init__(self, chain: Chain) -> None:
         self.chain = chain
         self.settings = chain.settings
-        self.forward: ForwardPlan = plan_cache_memory(
-            self.settings.model, self.settings.run.token_budget
-        )
+        self.forward: ForwardPlan = chain.forward
 
     @cached_property
     def sae_corpus(self) -> CorpusPlan:

@@ -9,12 +9,14 @@ import pytest
 
 from raysae.activations import CacheSettings
 from raysae.corpora import CorpusSettings
+from raysae.corpora.columns import ColumnMap
 from raysae.errors import SettingsError
 from raysae.finetune import FinetuneRunSettings, FinetuneSettings
 from raysae.models import ModelSettings
 from raysae.scoring import (
     SAE_SCORERS,
     SCORERS,
+    UNIMODAL_SCORERS,
     ScoreSettings,
     SelectionSettings,
     WeightSettings,
@@ -282,3 +284,38 @@ def test_storage_below_a_file_is_refused(settings: FinetuneJobSettings, tmp_path
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(SettingsError, match="cannot hold artifacts"):
         Chain(replace(settings, storage=str(tmp_path / "file" / "storage")))
+
+
+def test_what_is_read_of_a_corpus_is_part_of_the_ids(
+    settings: FinetuneJobSettings, tmp_path: Path
+) -> None:
+    """The same file under another map is other samples; another path or pattern is not."""
+    for name in ("here", "there"):
+        write_rows(tmp_path / name / "train-0.parquet", [row(), row(response_1="A bird.")])
+
+    def made(path: str, files: str = "", **columns: str) -> tuple[str, str]:
+        map_ = ColumnMap(**{"question": "question", "image": "image", **columns})
+        corpus = CorpusSettings("generic", str(tmp_path / path), files=files, columns=map_)
+        chain = Chain(replace(settings, corpus=corpus))
+        (shard,) = chain.shards(chain.corpus)
+        return chain.snapshot.id, chain.row_group(shard, SCORERS[0]).key
+
+    plain = made("here")
+    assert made("there") == made("here", files="train*") == plain
+    for columns in ({"question": "critique"}, {"chosen": "response_1"}, {"id": "critique"}):
+        other = made("here", **columns)
+        assert other[0] != plain[0]
+        assert other[1] != plain[1]
+
+
+def test_scores_that_compare_modalities_need_images(
+    settings: FinetuneJobSettings, tmp_path: Path
+) -> None:
+    write_rows(tmp_path / "a.parquet", [row()])
+    text = CorpusSettings("generic", str(tmp_path), columns=ColumnMap(question="question"))
+    dropping = replace(settings.model, images="drop")
+    for changed in (replace(settings, corpus=text), replace(settings, model=dropping)):
+        with pytest.raises(SettingsError, match=r"^select\.scorer: 'cosine-cooccurring' compares"):
+            _ = Chain(changed).subset
+        for scorer in UNIMODAL_SCORERS:
+            assert Chain(replace(changed, select=SelectionSettings(scorer=scorer))).subset
