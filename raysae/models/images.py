@@ -15,6 +15,7 @@ from raysae.errors import RejectedSampleError
 from raysae.sample import IMAGE_FORMATS
 
 _WHITE = (255, 255, 255, 255)
+_FROM_16_BITS = np.rint(np.arange(65536) * (255 / 65535)).astype(np.uint8)
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -91,7 +92,7 @@ def _rejecting() -> Iterator[None]:
     # Pillow raises what the damage happens to trip over: OSError, SyntaxError, struct.error, …
     except Exception as error:
         reason = "truncated-image" if "truncated" in str(error).lower() else "undecodable-image"
-        raise RejectedSampleError(reason, str(error)) from error
+        raise RejectedSampleError(reason, str(error) or type(error).__name__) from error
 
 
 def _open(encoded: bytes) -> Image.Image:
@@ -137,9 +138,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Scale deep greyscale to 0–255; Pillow's own conversion clips it."""
-    values = np.asarray(image, np.float64)
-    full = 65535.0 if image.mode.startswith("I") else 1.0
+    """Scale deep greyscale to 0–255; Pillow's own conversion clips it. NaN is black."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray(_FROM_16_BITS[np.asarray(image)])
+    values = np.nan_to_num(np.asarray(image, np.float64))
+    full = 65535.0 if image.mode == "I" else 1.0
     if values.size and values.max() <= 255.0 and (image.mode == "I" or values.max() > full):
         full = 255.0
     return Image.fromarray(np.clip(np.rint(values * (255.0 / full)), 0, 255).astype(np.uint8))
