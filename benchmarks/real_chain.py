@@ -243,8 +243,10 @@ def main() -> None:
     write_corpus(arguments.work / "corpus", arguments.rows)
     arguments.storage = str(arguments.work / "storage")
     if not arguments.s3:
-        alone = arguments.jobs == ["cache"]
-        store(measure(arguments), "real_cache.json" if alone else "real_chain.json")
+        names = {("cache",): "real_cache.json", tuple(COMPARED): "real_chain.json"}
+        results = measure(arguments)
+        if tuple(arguments.jobs) in names:
+            store(results, names[tuple(arguments.jobs)])
         return
     local = storage_at(arguments.storage)
     with bucket() as (arguments.storage, proxy):

@@ -274,12 +274,12 @@ def run_to(chain: Chain, kind: str, job: str) -> JobResult:
     needed = _needed(kind)
     if "weights" in needed:
         _warn_of_a_strangers_sae(chain, job)
+    where = STAGES[kind].where(chain)  # First, since it refuses what cannot go together.
     if chain.settings.plan:
         from raysae.stages.plan import print_plan
 
         print_plan(chain, needed)
         return JobResult(None, "plan", 0, 0, resumed=False)
-    where = STAGES[kind].where(chain)
     with _in_use(chain, kind):
         result = _make_in_use(chain, kind)
         metadata = where.read_json(METADATA_FILE)

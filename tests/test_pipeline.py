@@ -15,6 +15,7 @@ from raysae.models import ModelSettings
 from raysae.pipeline import STAGES, Stage, make, run_to
 from raysae.stages.chain import Chain, ChainSettings, FinetuneJobSettings
 from raysae.stages.result import StageResult
+from tests.corpora.rows import row, write_rows
 from tests.storages import at
 
 
@@ -203,12 +204,12 @@ def test_an_sae_of_the_drawings_for_another_corpus_is_warned_of(
     from raysae.stages import plan
 
     monkeypatch.setattr(plan, "print_plan", lambda *_: None)
-    settings = ChainSettings(
-        storage=str(tmp_path),
-        sae_corpus=CorpusSettings(sae_corpus),
-        corpus=CorpusSettings(corpus),
-        plan=True,
+    write_rows(tmp_path / "a.parquet", [row()])
+    named = (
+        CorpusSettings(name, "" if name.startswith("builtin") else str(tmp_path))
+        for name in (sae_corpus, corpus)
     )
+    settings = ChainSettings(str(tmp_path / "storage"), *named, plan=True)
     result = run_to(Chain(settings), kind, "filter")
     assert ("filter: warning: the SAE is trained on" in capsys.readouterr().out) == warned
     assert (result.artifact, result.kind) == (None, "plan")

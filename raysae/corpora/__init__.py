@@ -1,6 +1,6 @@
 """Source data sets as samples: one module per kind of source, one table that names them.
 
-`open_corpus(CorpusSettings(...))` fingerprints the Parquet files and gives a `Corpus`, whose rows
+`open_corpus(CorpusSettings(...))` fingerprints its files and gives a `Corpus`, whose rows
 are read by file and range and come out as `Sample` or, with a reason, as `Rejection`; nothing is
 skipped silently.
 """

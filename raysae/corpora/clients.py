@@ -49,7 +49,7 @@ def listing_errors(place: object, setting: str) -> Iterator[None]:
             yield
     except FileNotFoundError as error:
         raise SettingsError(
-            f"{setting}: {place} does not exist ({reason_of(error)}); name a Parquet file or the "
+            f"{setting}: {place} does not exist ({reason_of(error)}); name a corpus file or the "
             "prefix of some."
         ) from error
     except PermissionError as error:

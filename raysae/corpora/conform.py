@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
@@ -17,6 +18,16 @@ JSON_TEXT = {b"raysae": b"json"}
 
 BROKEN = "raysae: broken line"
 """Column that tells, for a line that holds no row, what is wrong with it; null elsewhere."""
+
+
+class UnfitError(pa.ArrowInvalid):
+    """A value does not fit the type that its column has in all files together."""
+
+    def __init__(self, field: pa.Field, error: Exception) -> None:
+        super().__init__(
+            f"the column {field.name!r} has a value that does not fit its type in all files, "
+            f"{field.type}: {error}"
+        )
 
 
 def is_json_text(field: pa.Field) -> bool:
@@ -88,22 +99,58 @@ def _common(one: pa.Field, other: pa.Field, uri: str) -> pa.Field:
         return json_text(one.name)
     both = [pa.schema([one]), pa.schema([other])]
     try:
-        return pa.unify_schemas(both, promote_options="permissive").field(0)
-    except pa.ArrowException as error:
-        if format_of(uri) == "JSON lines":
-            return json_text(one.name)
-        raise DataError(
-            f"{uri} has a column of another type than the files before it ({error}); "
-            "write the files with one schema."
-        ) from error
+        common = pa.unify_schemas(both, promote_options="permissive").field(0)
+    except pa.ArrowException:
+        common = None
+    if common is not None and all(_survives(field.type, common.type) for field in (one, other)):
+        return common
+    if format_of(uri) == "JSON lines":
+        return json_text(one.name)
+    raise DataError(
+        f"{uri} has a column of another type than the files before it ({one.name!r}: {other.type}, "
+        f"there {one.type}); write the files with one schema."
+    )
+
+
+def _survives(type_: pa.DataType, wider: pa.DataType) -> bool:
+    """Whether values of a type stay what they are in a wider one.
+
+    Integers among floating-point numbers do up to 2⁵³, which is what pandas makes of integers with
+    nulls; a larger one is an error when it is read.
+    """
+    if type_ == wider or pt.is_null(type_):
+        return True
+    if pt.is_dictionary(type_) or pt.is_dictionary(wider):
+        inner = [one.value_type if pt.is_dictionary(one) else one for one in (type_, wider)]
+        return _survives(*inner)
+    if pt.is_struct(type_) and pt.is_struct(wider):
+        return all(_survives(field.type, wider.field(field.name).type) for field in type_)
+    if hasattr(type_, "value_type") and hasattr(wider, "value_type"):
+        return _survives(type_.value_type, wider.value_type)
+    texts = {pa.string(), pa.large_string(), pa.binary(), pa.large_binary()}
+    if {type_, wider} <= texts:
+        return True
+    numbers = [pt.is_integer(one) or pt.is_floating(one) for one in (type_, wider)]
+    return all(numbers) and bool(np.can_cast(type_.to_pandas_dtype(), wider.to_pandas_dtype()))
 
 
 def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Give a file's rows the corpus' columns and types; what the file lacks is null."""
+    """Give a file's rows the corpus' columns and types; what the file lacks is null.
+
+    Raises:
+        UnfitError: A value does not fit the type that other files gave its column.
+    """
     columns = [
-        pc.cast(batch.column(field.name), field.type)
+        _cast(batch.column(field.name), field)
         if field.name in batch.schema.names
         else pa.nulls(batch.num_rows, field.type)
         for field in schema
     ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _cast(column: pa.Array, field: pa.Field) -> pa.Array:
+    try:
+        return pc.cast(column, field.type)
+    except pa.ArrowInvalid as error:
+        raise UnfitError(field, error) from error

@@ -99,9 +99,11 @@ def _messages(value: Any, what: str) -> Any:
         return value
     if not (_WRITTEN_ROLE.search(value) and _WRITTEN_CONTENT.search(value)):
         return value
-    for read in (json.loads, ast.literal_eval):
-        with suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            return read(value)
+    with suppress(ValueError, RecursionError):
+        return json.loads(value)
+    # Python's parser says MemoryError of what nests too deep.
+    with suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return ast.literal_eval(value)
     detail = f"{what} is a text like a list of messages, but neither JSON nor Python"
     raise RejectedSampleError("wrong-type", detail)
 

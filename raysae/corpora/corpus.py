@@ -12,7 +12,7 @@ import pyarrow as pa
 from raysae.artifacts import ShardSpec
 from raysae.corpora.clients import reason_of
 from raysae.corpora.columns import ColumnMap
-from raysae.corpora.conform import BROKEN, unify
+from raysae.corpora.conform import BROKEN, UnfitError, unify
 from raysae.corpora.files import changed
 from raysae.corpora.learned import FileSchema
 from raysae.corpora.reading import read_rows
@@ -87,6 +87,11 @@ class Corpus(ABC):
         """Whether any row can have an image."""
         return True
 
+    @property
+    def has_pairs(self) -> bool:
+        """Whether any row can have a better and a worse answer."""
+        return True
+
     def reading(self) -> dict[str, Any]:
         """Return what determines the samples beside the files, for ids."""
         return {}
@@ -155,6 +160,8 @@ class Corpus(ABC):
             for piece in read_rows(file, start, stop, schema, rows):
                 found += piece.num_rows
                 yield piece
+        except UnfitError as error:
+            raise DataError(f"{file.uri}: {error}; write the files with one schema.") from error
         except (pa.ArrowException, OSError) as error:
             raise DataError(
                 f"{file.uri} cannot be read ({reason_of(error)}); restore it."

@@ -56,5 +56,5 @@ def check_one_format(place: str, names: Iterable[str]) -> None:
         held = ", ".join(f"{n} of {kind}" for kind, n in sorted(counts.items()))
         raise DataError(
             f"{place} holds files of several formats ({held}); name the directory or the file that "
-            "is meant."
+            "is meant, or a pattern with --corpus.files."
         )

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from raysae.corpora.conform import BROKEN, is_json_text
+from raysae.corpora.conform import BROKEN, UnfitError, is_json_text
 from raysae.corpora.json_types import JsonColumns
 from raysae.corpora.learned import Contents
 
@@ -177,15 +177,14 @@ def _lines(source: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
 
 
 def _batch(rows: list[Row], schema: pa.Schema) -> pa.RecordBatch:
-    try:
-        columns = [_column(rows, field) for field in schema]
-    except (TypeError, ValueError, OverflowError) as error:
-        raise pa.ArrowInvalid(f"a value is of another type than before: {error}") from error
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+    return pa.RecordBatch.from_arrays([_column(rows, field) for field in schema], schema=schema)
 
 
 def _column(rows: list[Row], field: pa.Field) -> pa.Array:
     values = [row.get(field.name) for row in rows]
     if is_json_text(field):
         values = [None if v is None else json.dumps(v, ensure_ascii=False) for v in values]
-    return pa.array(values, field.type)
+    try:
+        return pa.array(values, field.type)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UnfitError(field, error) from error

@@ -64,6 +64,11 @@ class MappedCorpus(Corpus):
         """Whether the map names a column of images."""
         return bool(self.map.image or self.map.image_1)
 
+    @property
+    def has_pairs(self) -> bool:
+        """Whether the map names two answers."""
+        return len(self.map.answers) == 2
+
     def reading(self) -> dict[str, Any]:
         """Return the column map."""
         return {"columns": asdict(self.map)}

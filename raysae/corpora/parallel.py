@@ -19,7 +19,12 @@ _CHUNKS_AHEAD = 4
 
 
 def in_order(
-    function: Callable[[T], R], items: Iterable[T], threads: int, *, cautious: bool = False
+    function: Callable[[T], R],
+    items: Iterable[T],
+    threads: int,
+    *,
+    cautious: bool = False,
+    one_by_one: bool = False,
 ) -> Iterator[R]:
     """Yield `function(item)` for each item, in their order, worked out by threads.
 
@@ -31,9 +36,11 @@ def in_order(
         items: Its arguments.
         threads: How many.
         cautious: Begin with one item and double: the caller may stop early.
+        one_by_one: Take single items, one ahead for each thread: what comes out of them is large.
     """
     left = iter(items)
-    chunk, ahead = (1, 1) if cautious else (_CHUNK, _CHUNKS_AHEAD * threads)
+    most, most_ahead = (1, threads) if one_by_one else (_CHUNK, _CHUNKS_AHEAD * threads)
+    chunk, ahead = (1, 1) if cautious else (most, most_ahead)
     running: deque[Future[tuple[list[R], Exception | None]]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="raysae-corpus")
     try:
@@ -46,7 +53,7 @@ def in_order(
             yield from results
             if error is not None:
                 raise error
-            chunk, ahead = min(2 * chunk, _CHUNK), min(2 * ahead, _CHUNKS_AHEAD * threads)
+            chunk, ahead = min(2 * chunk, most), min(2 * ahead, most_ahead)
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -25,4 +25,6 @@ def render_corpus(found: Inspection) -> str:
 def _chart(one: Spread) -> Chart | None:
     low, _, median, most, high = (significant(value) for value in one.quantiles)
     note = f"From {low} to {high}, median {median}, 95 % up to {most}. The last 1 % is cut off."
-    return histogram_chart(one.name.capitalize(), one.name, "rows", one.histogram, note=note)
+    return histogram_chart(
+        one.name[:1].upper() + one.name[1:], one.name, "rows", one.histogram, note=note
+    )

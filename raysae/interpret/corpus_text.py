@@ -85,5 +85,6 @@ def _counted(n: int, what: str) -> str:
 
 
 def _short(text: str) -> str:
-    line = " ".join(text.split())
+    # Control characters of a corpus are not for the terminal.
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= _TEXT else f"{line[: _TEXT - 1]}…"

@@ -34,11 +34,16 @@ def check_text_model(config: Any, directory: Path, attention: str = "eager") -> 
     """
     from transformers import AutoModel
 
-    with torch.device("meta"):
-        model = AutoModel.from_config(
-            config, attn_implementation="eager", trust_remote_code=False
-        ).eval()
-    reason = _other_kind(config, model)
+    try:
+        with torch.device("meta"):
+            model = AutoModel.from_config(
+                config, attn_implementation="eager", trust_remote_code=False
+            ).eval()
+        reason = _other_kind(config, model)
+    # Some kinds cannot be built, or run, without numbers; each says so in its own way.
+    except Exception as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = f"that cannot be tried ({first})"
     if reason:
         raise SettingsError(
             f"model.path: {directory} holds a {config.model_type!r} text model {reason}, but "

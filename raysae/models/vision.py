@@ -18,6 +18,7 @@ from raysae.models.base import PatchBox, PreparedImage, PreparedSample
 from raysae.models.decoder import Decoder
 from raysae.models.grids import NEWLINE, Grid
 from raysae.models.images import decode_image, upright_size
+from raysae.models.memory import is_out_of_memory
 from raysae.models.processors import Tokenizer, chat_template
 from raysae.models.settings import ModelSettings
 from raysae.models.waiting import pinned, send
@@ -114,6 +115,8 @@ class VisionDecoder(Decoder):
         try:
             processed = self._image_processor(images=[picture], return_tensors="pt")
         except (ValueError, RuntimeError, ZeroDivisionError) as error:
+            if is_out_of_memory(error):
+                raise MemoryError(str(error)) from error
             detail = f"{picture.width}×{picture.height}: {error}"
             raise RejectedSampleError("unprocessable-image", detail) from error
         # With tiles (1, n_tiles, 3, tile, tile), without (1, 3, tile, tile).

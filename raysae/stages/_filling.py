@@ -1,10 +1,12 @@
-"""Images decoded and processed by threads while the device computes, a few batches ahead."""
+"""Images decoded and processed by threads while the device computes, a batch ahead."""
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 from raysae.errors import RejectedSampleError
 from raysae.models import HiddenStateModel, PreparedSample
@@ -14,6 +16,12 @@ from raysae.stages._watchdog import ends_process_after
 
 BATCHES_AHEAD = 1
 """Batches whose images are held beside the one that is computed: enough to keep threads at work."""
+
+PIXELS_AT_ONCE = 32 * 2**20
+"""Of images that are decoded at the same time; a larger one is decoded alone."""
+
+DECODING_BYTES_PER_PIXEL = 16
+"""What decoding and processing hold of a pixel at most: 14 were measured."""
 
 Filled = PreparedSample | RejectedSampleError
 """A sample with its images, or why it cannot have them."""
@@ -39,21 +47,52 @@ def filled_batches(
         threads: How many decode at once.
     """
     pool = ThreadPoolExecutor(threads, "fill")
+    pixels = _Pixels(PIXELS_AT_ONCE)
     pending: deque[list[Future[Filled]]] = deque()
     try:
         for number in range(len(batches)):
             for batch in batches[number + len(pending) : number + 1 + BATCHES_AHEAD]:
-                pending.append([pool.submit(_fill, model, samples[i], outlined[i]) for i in batch])
+                pending.append(
+                    [pool.submit(_fill, model, samples[i], outlined[i], pixels) for i in batch]
+                )
             yield [_wait(future) for future in pending.popleft()]
     finally:
-        pool.shutdown(cancel_futures=True)
+        # After an error a sample may still be at work, and never end.
+        with ends_process_after(LIMITS.row_s):
+            pool.shutdown(cancel_futures=True)
 
 
-def _fill(model: HiddenStateModel, sample: Sample, outlined: PreparedSample) -> Filled:
-    try:
-        return model.fill(sample, outlined)
-    except RejectedSampleError as error:
-        return error
+class _Pixels:
+    """Bounds the pixels that are decoded at once; who waits is served in the order of asking."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._used = 0
+        self._turn = threading.Lock()
+        self._freed = threading.Condition()
+
+    @contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        """Wait until so many fit, or nothing else is at work, and hold them."""
+        with self._turn, self._freed:
+            self._freed.wait_for(lambda: self._used == 0 or self._used + pixels <= self._most)
+            self._used += pixels
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._used -= pixels
+                self._freed.notify()
+
+
+def _fill(
+    model: HiddenStateModel, sample: Sample, outlined: PreparedSample, pixels: _Pixels
+) -> Filled:
+    with pixels.taken(sum(image.width * image.height for image in outlined.images)):
+        try:
+            return model.fill(sample, outlined)
+        except RejectedSampleError as error:
+            return error
 
 
 def _wait(future: Future[Filled]) -> Filled:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -120,23 +120,29 @@ class HiddenStates:
                 shard.reject(Rejection(row.sample_id, row.ordinal, error.reason, error.detail))
         return shard
 
-    def run(self, shard: PreparedShard) -> Iterator[Batch]:
+    def run(self, shard: PreparedShard, *, on_host: bool = False) -> Iterator[Batch]:
         """Yield, batch by batch, the indices of its samples and their tokens' hidden states.
 
         A sample whose images cannot be processed, or whose hidden states are not all finite, is
-        dropped from the shard. On a GPU the next batch is at work while one is used.
+        dropped from the shard.
+
+        Args:
+            shard: As `prepare` returned it.
+            on_host: Whether the hidden states are wanted in the host's memory. From a GPU they are
+                copied there while the next batch is at work.
         """
-        launched: tuple[list[int], TokenBatch, torch.Tensor] | None = None
+        launched: _Launched | None = None
         for indices, prepared in self._filled(shard):
             batch = self.model.hidden_states(prepared)
-            ready, launched = launched, (indices, batch, batch.acts_nd.isfinite().all(dim=1))
-            if batch.acts_nd.device.type == "cpu":
+            ready, launched = launched, _Launched.of(indices, batch, on_host=on_host)
+            del prepared, batch
+            if launched.done is None:
                 # Nothing is gained by holding a batch back that is computed already.
                 ready, launched = launched, None
             if ready is not None:
-                yield from _finite(shard, *ready)
+                yield from _finite(shard, ready)
         if launched is not None:
-            yield from _finite(shard, *launched)
+            yield from _finite(shard, launched)
 
     def _filled(self, shard: PreparedShard) -> Iterator[tuple[list[int], list[PreparedSample]]]:
         """Yield the batches with their images, without what cannot be processed."""
@@ -151,15 +157,51 @@ class HiddenStates:
                 else:
                     kept.append(index)
                     prepared.append(sample)
+            del samples
             if kept:
                 yield kept, prepared
 
 
-def _finite(
-    shard: PreparedShard, indices: list[int], batch: TokenBatch, finite_n: torch.Tensor
-) -> Iterator[Batch]:
+class _Launched(NamedTuple):
+    """A batch whose hidden states may still be computed.
+
+    Attributes:
+        indices: Its samples.
+        batch: Their tokens.
+        finite_n: bool (n,), whether each hidden state is finite, in the host's memory.
+        done: When all of it is there; None if it is now.
+    """
+
+    indices: list[int]
+    batch: TokenBatch
+    finite_n: torch.Tensor
+    done: torch.cuda.Event | None
+
+    @classmethod
+    def of(cls, indices: list[int], batch: TokenBatch, *, on_host: bool) -> _Launched:
+        """Begin to copy to the host what is wanted there, without waiting for it."""
+        finite_n = batch.acts_nd.isfinite().all(dim=1)
+        if not batch.acts_nd.is_cuda:
+            return cls(indices, batch, finite_n, None)
+        if on_host:
+            batch = replace(batch, acts_nd=_copied(batch.acts_nd))
+        copied_n, done = _copied(finite_n), torch.cuda.Event()  # type: ignore[no-untyped-call]
+        done.record()
+        return cls(indices, batch, copied_n, done)
+
+
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    """Begin to copy a GPU's tensor into pinned memory, in the order of the GPU's work."""
+    copy = torch.empty_like(tensor, device="cpu", pin_memory=True)
+    return copy.copy_(tensor, non_blocking=True)
+
+
+def _finite(shard: PreparedShard, launched: _Launched) -> Iterator[Batch]:
     """Yield a batch without the samples of which any hidden state is not finite."""
-    finite = finite_n.cpu().numpy()
+    indices, batch = launched.indices, launched.batch
+    if launched.done is not None:
+        launched.done.synchronize()
+    finite = launched.finite_n.numpy()
     if finite.all():
         yield indices, batch
         return

@@ -28,6 +28,7 @@ from raysae.artifacts import Attempts, ShardSpec
 from raysae.corpora import Corpus
 from raysae.errors import DataError, RaysaeError
 from raysae.models import ModelSettings
+from raysae.models.memory import is_out_of_memory
 from raysae.sample import Rejection, Sample
 from raysae.settings import RunSettings
 from raysae.stages._capacity import Resources, check_fits
@@ -286,10 +287,13 @@ class _WorkerActor:
     def _work(self, shard: ShardSpec, samples: list[Sample | Rejection]) -> dict[str, Any]:
         try:
             return self.worker.work(shard, samples)
-        except MemoryError as error:
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise RaysaeError(
-                f"{shard.name} needs more memory than an actor can have; lower run.token_budget "
-                "or shards.max_rows, or run fewer actors on a node."
+                f"{shard.name} needs more memory than an actor can have; lower run.token_budget, "
+                "shards.max_rows or run.cpus_per_actor (as many images are decoded at once), or "
+                "run fewer actors on a node."
             ) from error
 
 

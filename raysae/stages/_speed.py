@@ -12,9 +12,9 @@ SUSTAINED_SHARE = 0.6
 """Of the rate of large matrix products, what a model's forward pass reaches: attention, norms and
 the reading of weights take the rest."""
 
-GPU_FLOPS = 300e12
-"""Sustained operations a second that are assumed where the planning machine has no GPU to measure:
-an H100 in bfloat16."""
+GPU_FLOPS = {"bfloat16": 300e12, "float16": 300e12, "float32": 30e12}
+"""Sustained operations a second, by torch's name of the format, that are assumed where the planning
+machine has no GPU to measure: about an H100's, without TF32."""
 
 _ROWS, _WIDTH = 1024, 4096
 _MEASURED_S = 0.5
@@ -31,7 +31,7 @@ def sustained_flops(device: str, dtype: str, cpus: int) -> float:
         cpus: Threads that multiply, on the CPU.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        return GPU_FLOPS
+        return GPU_FLOPS[dtype]
     threads = torch.get_num_threads()
     torch.set_num_threads(cpus)
     try:

@@ -47,7 +47,7 @@ class CacheWorker:
             self.dtype,
             self.cache,
         )
-        for indices, batch in self.hidden_states.run(ready):
+        for indices, batch in self.hidden_states.run(ready, on_host=True):
             for index, tokens in zip(indices, split_by_sample(batch), strict=True):
                 sample = ready.samples[index]
                 writer.add(index, sample.sample_id, sample.ordinal, tokens)

@@ -50,7 +50,7 @@ REPORT_VERSION = 1
 """Each is part of the ids of what its stage makes; a change of results bumps it."""
 
 TEXT_TOKENS_BOUND = 1024
-"""Text tokens of a row that shards are planned for; a longer row makes its shard a bit larger."""
+"""Text tokens of a row that shards are planned for, unless `shards.row_tokens` says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -59,18 +59,23 @@ class ShardSettings:
 
     Args:
         max_rows: Rows in a shard, at most.
-        max_bytes: Bytes of hidden states in a shard, at most, if every row had as many tokens as a
-            row of this model can have.
+        max_bytes: Bytes of hidden states in a shard, at most, if every row had `row_tokens`.
+        row_tokens: Tokens that a row is taken to have; 0 means the model's largest image and 1,024
+            tokens of text. Rows with more, of several images or of long texts, make their shards
+            and the actors' memory as much larger.
     """
 
     max_rows: int = 256
     max_bytes: int = 1 << 30
+    row_tokens: int = 0
 
     def __post_init__(self) -> None:
         if self.max_rows < 1:
             raise SettingsError(f"shards.max_rows: must be at least 1, got {self.max_rows}.")
         if self.max_bytes < 1:
             raise SettingsError(f"shards.max_bytes: must be at least 1, got {self.max_bytes}.")
+        if self.row_tokens < 0:
+            raise SettingsError(f"shards.row_tokens: must be 0 or more, got {self.row_tokens}.")
 
 
 @dataclass(frozen=True)
@@ -231,10 +236,15 @@ class Chain:
     @cached_property
     def rows_per_shard(self) -> int:
         """Rows whose hidden states fit a shard's bytes even in the worst case."""
-        plan = self.forward
-        worst_row_bytes = (plan.max_image_tokens + TEXT_TOKENS_BOUND) * plan.bytes_per_token
         bounds = self.settings.shards
-        return rows_per_shard(worst_row_bytes, bounds.max_rows, bounds.max_bytes)
+        row_bytes = self.row_tokens * self.forward.bytes_per_token
+        return rows_per_shard(row_bytes, bounds.max_rows, bounds.max_bytes)
+
+    @property
+    def row_tokens(self) -> int:
+        """Tokens that a row is taken to have where shards are cut."""
+        usual = self.forward.max_image_tokens + TEXT_TOKENS_BOUND
+        return self.settings.shards.row_tokens or usual
 
     def shards(self, corpus: Corpus) -> ShardPlan:
         """Cut a corpus into shards."""
@@ -391,6 +401,11 @@ class Chain:
     @cached_property
     def tuned(self) -> Artifact:
         """The model fine-tuned on `subset`."""
+        if not self.corpus.has_pairs:
+            raise SettingsError(
+                "corpus: fine-tuning compares two answers, of which this corpus has none or one; "
+                "name a corpus with both."
+            )
         content = asdict(self.finetune)
         fingerprint = model_fingerprint(content.pop("model"))
         return self._artifact(

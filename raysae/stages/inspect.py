@@ -1,6 +1,7 @@
 """A corpus before anything is computed on it: what it holds, and what would be rejected and why.
 
-Nothing is written but the page, no cluster is started, no weights are loaded.
+Nothing is written but the page, no cluster is started, no weights are loaded. A row that kills its
+decoder ends the inspection, while a job would find it out and reject it.
 """
 
 from __future__ import annotations
@@ -96,14 +97,14 @@ def _print_columns(schema: pa.Schema) -> None:
 def _rows(corpus: Corpus, wanted: int) -> Iterator[Sample | Rejection]:
     """Yield rows in order, read and validated by threads: decoders let other threads run."""
     runs = list(_runs(corpus.snapshot.file_rows, wanted))
-    threads = min(len(runs), os.cpu_count() or 1)
+    threads = min(len(runs), len(os.sched_getaffinity(0)))
 
     def read(run: tuple[int, int, int]) -> list[Sample | Rejection]:
         file_index, start, stop = run
         table = corpus.read(file_index, start, stop, corpus.columns)
         return list(corpus.samples(table, corpus.snapshot.first_ordinal(file_index) + start))
 
-    for samples in in_order(read, runs, threads):
+    for samples in in_order(read, runs, threads, one_by_one=True):
         yield from samples
 
 

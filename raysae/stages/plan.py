@@ -11,11 +11,11 @@ from functools import cached_property
 from raysae.corpora import Corpus
 from raysae.errors import DataError, RejectedSampleError, SettingsError
 from raysae.finetune import longest_row, plan_tuning_memory, row_rules, training_processor
-from raysae.models import ForwardPlan, model_size
+from raysae.models import ForwardPlan, model_size, plan_cache_memory
 from raysae.models.checkpoint import model_directory
 from raysae.sae import encoding_flops, plan_encoding_memory, plan_training_memory, training_flops
 from raysae.sample import Rejection, Sample
-from raysae.stages._filling import BATCHES_AHEAD
+from raysae.stages._filling import BATCHES_AHEAD, DECODING_BYTES_PER_PIXEL
 from raysae.stages._hidden_states import HiddenStates, PreparedShard, Reading
 from raysae.stages._speed import sustained_flops
 from raysae.stages.chain import Chain, FinetuneJobSettings
@@ -51,6 +51,7 @@ class CorpusPlan:
         flops: Predicted floating-point work of the model on them.
         longest_tokens: Tokens of the longest sampled row.
         pixels_per_token: Bytes of prepared image tiles for each token.
+        largest_image: Pixels of the largest image of a sampled row.
     """
 
     rows: int
@@ -59,6 +60,7 @@ class CorpusPlan:
     flops: float
     longest_tokens: int
     pixels_per_token: float
+    largest_image: int
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,11 @@ class Plan:
         forward = share * corpus.flops
         encoding = share * self._encoding_flops(corpus) if encoded else 0.0
         ahead = BATCHES_AHEAD * min(run.token_budget, corpus.tokens)
-        running = self.forward.peak_bytes + held_bytes + int(ahead * corpus.pixels_per_token)
+        # A row beyond the budget has a batch of its own.
+        budget = max(run.token_budget, corpus.longest_tokens)
+        batch = plan_cache_memory(self.settings.model, budget).peak_bytes
+        running = batch + held_bytes + int(ahead * corpus.pixels_per_token)
+        running += _threads(run.cpus_per_actor) * DECODING_BYTES_PER_PIXEL * corpus.largest_image
         return StagePlan(
             flops=forward + encoding,
             seconds=self._actor_seconds(forward, encoding),
@@ -271,6 +277,10 @@ def plan_corpus(chain: Chain, corpus: Corpus, forward: ForwardPlan) -> CorpusPla
         flops=flops * factor,
         longest_tokens=max(lengths),
         pixels_per_token=sum(tiles) * _tile_bytes(states, ready) / sum(lengths),
+        largest_image=max(
+            (image.width * image.height for one in ready.prepared for image in one.images),
+            default=0,
+        ),
     )
 
 
@@ -307,9 +317,9 @@ def print_plan(chain: Chain, kinds: Collection[str]) -> None:
     """
     plan = Plan(chain)
     sys.stdout.write("plan: everything from nothing; what is finished already costs nothing\n")
-    _print_corpus("sae_corpus", plan.sae_corpus)
+    _print_corpus("sae_corpus", plan.sae_corpus, chain.row_tokens)
     if "weights" in kinds:
-        _print_corpus("corpus", plan.corpus)
+        _print_corpus("corpus", plan.corpus, chain.row_tokens)
     price = chain.settings.run.price_per_gpu_hour
     stages = {name: make(plan) for kind, (name, make) in PLANNED.items() if kind in kinds}
     for name, stage in stages.items():
@@ -330,11 +340,16 @@ def print_plan(chain: Chain, kinds: Collection[str]) -> None:
         )
 
 
-def _print_corpus(name: str, corpus: CorpusPlan) -> None:
+def _print_corpus(name: str, corpus: CorpusPlan, row_tokens: int) -> None:
     sys.stdout.write(
         f"plan: {name:10} {corpus.rows:,} rows, {corpus.usable:.0%} usable, "
         f"{corpus.tokens:,} tokens, longest row {corpus.longest_tokens:,}\n"
     )
+    if corpus.longest_tokens > row_tokens:
+        sys.stdout.write(
+            f"plan: warning: shards are cut for rows of {row_tokens:,} tokens; with more of them "
+            "set --shards.row_tokens\n"
+        )
 
 
 def _described(stage: StagePlan, price: float) -> str:

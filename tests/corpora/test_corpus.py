@@ -288,3 +288,13 @@ def test_the_first_rows_of_lines_are_used(tmp_path: Path, max_rows: int) -> None
     corpus = open_corpus(CorpusSettings("generic", str(path), max_rows, columns=MAP))
     assert [item.ordinal for item in corpus.all_samples()] == list(range(min(max_rows, 7)))
     assert corpus.snapshot.rows == min(max_rows, 7)
+
+
+def test_a_number_that_does_not_fit_the_other_files_is_named(tmp_path: Path) -> None:
+    whole, broken = SCHEMA.append(pa.field("n", pa.int64())), pa.field("n", pa.float64())
+    write_rows(tmp_path / "a.parquet", [{**row(), "n": 2**53 + 1}], whole)
+    write_rows(tmp_path / "b.parquet", [{**row(), "n": 0.5}], SCHEMA.append(broken))
+    corpus = opened(tmp_path)
+    assert corpus.read(1, 0, 1)["n"].to_pylist() == [0.5]
+    with pytest.raises(DataError, match=r"a\.parquet: the column 'n' .*double.*one schema"):
+        corpus.read(0, 0, 1)

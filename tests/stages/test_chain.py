@@ -319,3 +319,22 @@ def test_scores_that_compare_modalities_need_images(
             _ = Chain(changed).subset
         for scorer in UNIMODAL_SCORERS:
             assert Chain(replace(changed, select=SelectionSettings(scorer=scorer))).subset
+
+
+def test_fine_tuning_needs_two_answers(settings: FinetuneJobSettings, tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.parquet", [row()])
+    columns = ColumnMap(question="question", image="image", chosen="response_1")
+    one = replace(settings, corpus=CorpusSettings("generic", str(tmp_path), columns=columns))
+    with pytest.raises(SettingsError, match=r"^corpus: fine-tuning compares two answers"):
+        _ = Chain(one).tuned
+    both = replace(columns, rejected="response_2")
+    assert Chain(replace(one, corpus=replace(one.corpus, columns=both))).tuned
+
+
+def test_longer_rows_make_smaller_shards(settings: FinetuneJobSettings) -> None:
+    shards = ShardSettings(max_rows=10**6, max_bytes=1 << 20)
+    usual = Chain(replace(settings, shards=shards))
+    longer = Chain(replace(settings, shards=replace(shards, row_tokens=4 * usual.row_tokens)))
+    assert longer.rows_per_shard == usual.rows_per_shard // 4
+    with pytest.raises(SettingsError, match=r"^shards\.row_tokens"):
+        ShardSettings(row_tokens=-1)

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +13,8 @@ import torch
 from raysae.errors import RejectedSampleError
 from raysae.models import ModelSettings, PreparedImage, PreparedSample, length_batches
 from raysae.sample import Modality, Rejection, Sample, TokenBatch
-from raysae.stages import _hidden_states
-from raysae.stages._filling import BATCHES_AHEAD, filled_batches
+from raysae.stages import _filling, _hidden_states
+from raysae.stages._filling import BATCHES_AHEAD, _Pixels, filled_batches
 from raysae.stages._hidden_states import HiddenStates, Reading, split_by_sample
 from tests.models.tiny import sample
 
@@ -186,3 +187,68 @@ def test_special_tokens_of_dropped_rows_are_not_counted(states: HiddenStates) ->
         "image_tokens": 0,
         "special_tokens": 2,
     }
+
+
+def test_large_images_are_decoded_one_after_another(
+    model: FakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each image of the fake model has a pixel: with three allowed, at most three are at work."""
+    monkeypatch.setattr(_filling, "PIXELS_AT_ONCE", 3)
+    at_work, most, lock = 0, 0, threading.Lock()
+    fill = model.fill
+
+    def counted(given: Sample, outlined: PreparedSample) -> PreparedSample:
+        nonlocal at_work, most
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
+        time.sleep(0.002)
+        with lock:
+            at_work -= 1
+        return fill(given, outlined)
+
+    monkeypatch.setattr(model, "fill", counted)
+    samples = [sample(name=f"3-{at}") for at in range(40)]
+    outlined = [model.outline(one) for one in samples]
+    batches = [list(range(20)), list(range(20, 40))]
+    filled = filled_batches(model, samples, outlined, batches, 8)  # type: ignore[arg-type]
+    assert [len(batch) for batch in filled] == [20, 20]
+    assert most == 3
+
+
+def test_an_image_beyond_the_bound_is_decoded_alone() -> None:
+    pixels, order = _Pixels(10), []
+
+    def take(number: int) -> None:
+        with pixels.taken(number):
+            order.append(number)
+            time.sleep(0.01)
+
+    threads = [threading.Thread(target=take, args=(number,)) for number in (4, 50, 6, 5)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.002)
+    for thread in threads:
+        thread.join()
+    assert sorted(order) == [4, 5, 6, 50]
+    assert order[:2] == [4, 50]
+
+
+def test_an_error_of_one_sample_is_not_held_up_for_ever(
+    model: FakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is still at work is waited for under the watchdog, which ends the process."""
+    limits: list[float] = []
+
+    @contextmanager
+    def watched(seconds: float) -> Iterator[None]:
+        limits.append(seconds)
+        yield
+
+    monkeypatch.setattr(_filling, "ends_process_after", watched)
+    monkeypatch.setattr(model, "fill", lambda *_: 1 / 0)
+    samples = [sample(name="3-a")]
+    filled = filled_batches(model, samples, [model.outline(samples[0])], [[0]], 1)  # type: ignore[arg-type]
+    with pytest.raises(ZeroDivisionError):
+        next(filled)
+    assert limits == [_filling.LIMITS.row_s] * 2
