@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from raysae.corpora import CorpusSettings, open_corpus
 from raysae.errors import RejectedSampleError
 from raysae.models import ModelSettings, PreparedImage, PreparedSample, length_batches
 from raysae.sample import Modality, Rejection, Sample, TokenBatch
@@ -252,3 +253,25 @@ def test_an_error_of_one_sample_is_not_held_up_for_ever(
     with pytest.raises(ZeroDivisionError):
         next(filled)
     assert limits == [_filling.LIMITS.row_s] * 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("on_host", [True, False])
+def test_a_gpus_hidden_states_are_the_cpus(on_host: bool) -> None:
+    """Held back for a batch, and copied while the next one is at work."""
+    corpus = open_corpus(CorpusSettings("builtin", max_rows=48))
+    rows = list(corpus.all_samples())
+
+    def everything(device: str) -> dict[str, torch.Tensor]:
+        states = HiddenStates(Reading(ModelSettings(), device, token_budget=512, threads=3))
+        shard, found = states.prepare(rows), {}
+        for indices, batch in states.run(shard, on_host=on_host):
+            assert batch.acts_nd.is_cuda == (device == "cuda" and not on_host)
+            for index, part in zip(indices, split_by_sample(batch), strict=True):
+                found[shard.samples[index].sample_id] = part.acts_nd.cpu().clone()
+        return found
+
+    here, there = everything("cpu"), everything("cuda")
+    assert len(here) == len(there) == 48
+    for name, acts_nd in here.items():
+        assert (there[name] - acts_nd).norm() < 1e-3 * acts_nd.norm()
