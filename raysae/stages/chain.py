@@ -24,7 +24,7 @@ from raysae.artifacts import (
 )
 from raysae.corpora import Corpus, CorpusSettings, open_corpus
 from raysae.errors import SettingsError
-from raysae.finetune import FinetuneRunSettings, FinetuneSettings
+from raysae.finetune import FinetuneRunSettings, FinetuneSettings, check_model
 from raysae.models import ForwardPlan, ModelSettings, model_fingerprint, plan_cache_memory
 from raysae.models.checkpoint import SHIPPED, model_directory
 from raysae.sae import SaeSettings
@@ -406,6 +406,8 @@ class Chain:
                 "corpus: fine-tuning compares two answers, of which this corpus has none or one; "
                 "name a corpus with both."
             )
+        # Here, because the chain before it may cost days.
+        check_model(model_directory(self.finetune.model, "finetune.model"), self.finetune)
         content = asdict(self.finetune)
         fingerprint = model_fingerprint(content.pop("model"))
         return self._artifact(

@@ -338,3 +338,14 @@ def test_longer_rows_make_smaller_shards(settings: FinetuneJobSettings) -> None:
     assert longer.rows_per_shard == usual.rows_per_shard // 4
     with pytest.raises(SettingsError, match=r"^shards\.row_tokens"):
         ShardSettings(row_tokens=-1)
+
+
+def test_a_model_that_cannot_be_tuned_is_refused_before_anything_is_made(
+    settings: FinetuneJobSettings, tmp_path: Path
+) -> None:
+    model = shutil.copytree(settings.model.path, tmp_path / "model")
+    config = model / "config.json"
+    config.write_text(config.read_text().replace('"llava_next"', '"llava"'))
+    tuning = replace(settings.finetune, model=str(model))
+    with pytest.raises(SettingsError, match=r"^finetune\.model: .*'llava'.*can be fine-tuned"):
+        _ = Chain(replace(settings, finetune=tuning)).tuned
