@@ -27,7 +27,7 @@ def test_clients_errors_become_one_kind() -> None:
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (FileNotFoundError("NoSuchBucket"), "does not exist (NoSuchBucket); name a Parquet file"),
+        (FileNotFoundError("NoSuchBucket"), "does not exist (NoSuchBucket); name a corpus file"),
         (
             PermissionError("AccessDenied"),
             "cannot be listed (permission denied: AccessDenied); give",
