@@ -9,6 +9,7 @@ files that begin with `train` directly in a configuration's directory are taken.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ _TEXT_ANSWERS = ColumnMap(
     response_2="response_2",
     preference="overall_response",
 )
+_IMAGE_AND_ANSWERS = replace(_TEXT_ANSWERS, image="image")
 
 
 class Configuration(NamedTuple):
@@ -43,13 +45,7 @@ CONFIGURATIONS: Mapping[str, Configuration] = MappingProxyType(
     {
         "text-image-to-text": Configuration(
             39_216,
-            ColumnMap(
-                question="question",
-                image="image",
-                response_1="response_1",
-                response_2="response_2",
-                preference="overall_response",
-            ),
+            _IMAGE_AND_ANSWERS,
             "question and image, by all scorers",
         ),
         "text-to-image": Configuration(
@@ -64,13 +60,7 @@ CONFIGURATIONS: Mapping[str, Configuration] = MappingProxyType(
         ),
         "text-image-to-text-image": Configuration(
             27_012,
-            ColumnMap(
-                question="question",
-                image="image",
-                response_1="response_1",
-                response_2="response_2",
-                preference="overall_response",
-            ),
+            _IMAGE_AND_ANSWERS,
             "question and image, by all scorers; published as JSON beside an archive of images, "
             "so write it to Parquet with these columns first",
         ),

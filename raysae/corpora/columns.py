@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -133,7 +133,7 @@ def check_column(schema: pa.Schema, role: str, path: str, file: str) -> None:
             f"{file} has no column {path!r} for the {role} (it has {', '.join(schema.names)}); "
             "name the right corpus, or map its columns: --corpus generic --corpus.columns."
         )
-    if not any(_fits(role, one) for one in _kinds(type_)):
+    if not _fits(role, type_):
         raise DataError(
             f"{file}: the column {path!r} has the type {type_}, which cannot hold the {role}; "
             "name the right corpus, or map its columns: --corpus generic --corpus.columns."
@@ -155,11 +155,6 @@ def _type_at(schema: pa.Schema, path: str) -> pa.DataType | None:
             return None
         type_ = type_.field(place).type
     return type_
-
-
-def _kinds(type_: pa.DataType) -> Iterator[pa.DataType]:
-    """Yield a type, or what is inside of its dictionary."""
-    yield type_.value_type if pt.is_dictionary(type_) else type_
 
 
 def _is_text(type_: pa.DataType) -> bool:
@@ -219,4 +214,6 @@ _FITTING: Mapping[str, Callable[[pa.DataType], bool]] = MappingProxyType(
 
 def _fits(role: str, type_: pa.DataType) -> bool:
     """Whether a column of that type may hold the role; one without any value may hold any."""
+    if pt.is_dictionary(type_):
+        type_ = type_.value_type
     return _is_any(type_) or _FITTING[role](type_)

@@ -5,21 +5,13 @@ from __future__ import annotations
 from raysae.interpret.charts import Chart, histogram_chart
 from raysae.interpret.formats import significant
 from raysae.interpret.inspection import Inspection, Spread
-from raysae.interpret.report import LIMITS, environment
+from raysae.interpret.report import render_page
 
 
 def render_corpus(found: Inspection) -> str:
     """Return an inspection as one self-contained HTML page."""
-    page = (
-        environment()
-        .get_template("corpus.html.jinja")
-        .render(
-            found=found,
-            charts=[chart for chart in map(_chart, found.spreads) if chart is not None],
-            limits=LIMITS,
-        )
-    )
-    return page.encode("utf-8", "replace").decode("utf-8")
+    charts = [chart for chart in map(_chart, found.spreads) if chart is not None]
+    return render_page("corpus.html.jinja", found=found, charts=charts)
 
 
 def _chart(one: Spread) -> Chart | None:

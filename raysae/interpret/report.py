@@ -75,31 +75,36 @@ def render_report(content: ReportContent) -> str:
         content: What to show; of long lists only the first are drawn (`LIMITS`).
     """
     shown = content.features[: LIMITS["features"]]
-    page = (
-        environment()
-        .get_template("report.html.jinja")
-        .render(
-            content=content,
-            headline=headline(content),
-            findings=findings(content),
-            selection_chart=_selection_chart(content),
-            score_charts=_score_charts(content),
-            weight_chart=_weight_chart(content),
-            curve_charts=_curve_charts(content.sae),
-            aucs_by_kind=_aucs_by_kind(content),
-            features=shown,
-            feature_ids={card.feature for card in shown},
-            settings=[(part, list(_flat(values))) for part, values in _parts(content.settings)],
-            limits=LIMITS,
-        )
+    return render_page(
+        "report.html.jinja",
+        content=content,
+        headline=headline(content),
+        findings=findings(content),
+        selection_chart=_selection_chart(content),
+        score_charts=_score_charts(content),
+        weight_chart=_weight_chart(content),
+        curve_charts=_curve_charts(content.sae),
+        aucs_by_kind=_aucs_by_kind(content),
+        features=shown,
+        feature_ids={card.feature for card in shown},
+        settings=[(part, list(_flat(values))) for part, values in _parts(content.settings)],
     )
+
+
+def render_page(template: str, **values: Any) -> str:
+    """Return a template's page, without lone surrogates.
+
+    Args:
+        template: Its file.
+        values: What it names, `limits` aside.
+    """
+    page = _environment().get_template(template).render(limits=LIMITS, **values)
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
 @cache
-def environment() -> Environment:
-    """Return what renders the templates, with escaping on and the report's filters."""
-    made = Environment(
+def _environment() -> Environment:
+    environment = Environment(
         loader=PackageLoader("raysae.interpret", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -116,10 +121,10 @@ def environment() -> Environment:
         "split_token",
         "long_text",
     )
-    made.filters |= {name: getattr(formats, name) for name in filters}
-    made.filters |= {"thumbnail": thumbnail, "patch_picture": _patch, "verdict": verdict}
-    made.globals |= {"interval": formats.interval, "share_interval": share_interval}
-    return made
+    environment.filters |= {name: getattr(formats, name) for name in filters}
+    environment.filters |= {"thumbnail": thumbnail, "patch_picture": _patch, "verdict": verdict}
+    environment.globals |= {"interval": formats.interval, "share_interval": share_interval}
+    return environment
 
 
 def _patch(example: PatchExample) -> Any:

@@ -208,10 +208,11 @@ class Plan:
         forward = share * corpus.flops
         encoding = share * self._encoding_flops(corpus) if encoded else 0.0
         ahead = BATCHES_AHEAD * min(run.token_budget, corpus.tokens)
-        # A row beyond the budget has a batch of its own.
-        budget = max(run.token_budget, corpus.longest_tokens)
-        batch = plan_cache_memory(self.settings.model, budget).peak_bytes
-        running = batch + held_bytes + int(ahead * corpus.pixels_per_token)
+        batch = self.forward
+        if corpus.longest_tokens > run.token_budget:
+            # It has a batch of its own.
+            batch = plan_cache_memory(self.settings.model, corpus.longest_tokens)
+        running = batch.peak_bytes + held_bytes + int(ahead * corpus.pixels_per_token)
         running += _threads(run.cpus_per_actor) * DECODING_BYTES_PER_PIXEL * corpus.largest_image
         return StagePlan(
             flops=forward + encoding,
