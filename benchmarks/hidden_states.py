@@ -133,7 +133,7 @@ def main() -> None:
     """Measure, print and store."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="builtin-llava-next")
-    parser.add_argument("--layer", type=int, default=3, help="of the built-in model's 6 the middle")
+    parser.add_argument("--layer", type=int, default=2, help="2: half of the built-in model's 6")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rows", type=int, default=256)

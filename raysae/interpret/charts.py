@@ -111,6 +111,9 @@ def linear_ticks(low: float, high: float, wanted: int = 5) -> tuple[float, ...]:
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    if first > last:
+        # A step that was rounded up past the whole span may have no multiple in it.
+        return linear_ticks(low, high, wanted + 1)
     # `+ 0.0` turns −0.0 into 0.0.
     return tuple(round(index * step, 12) + 0.0 for index in range(first, last + 1))
 

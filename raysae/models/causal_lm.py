@@ -49,6 +49,7 @@ def load(settings: ModelSettings, directory: Path, device: torch.device) -> Hidd
             config,
             directory,
             text=ALONE,
+            needed=ALONE.needed_up_to(settings.layer),
             dtype=dtype,
             attention=settings.attention,
         ).to(device)

@@ -96,6 +96,7 @@ def load_truncated(
     directory: Path,
     *,
     text: TextModule,
+    needed: Callable[[str], bool],
     dtype: torch.dtype,
     attention: str,
 ) -> Any:
@@ -109,14 +110,14 @@ def load_truncated(
         config: Its configuration, the text part after `cut_text_config`.
         directory: The checkpoint.
         text: The part of the model that is cut.
+        needed: Test by a tensor's name in the checkpoint, as `TextModule.needed_up_to` returns it.
         dtype: Format that the weights are converted to.
         attention: `sdpa` or `eager`.
 
     Raises:
         DataError: Tensors are missing, of another shape, or unknown; the message names them.
     """
-    layer = config.get_text_config().num_hidden_layers - 1
-    tensors = read_tensors(weight_files(directory, text.needed_up_to(layer)), dtype)
+    tensors = read_tensors(weight_files(directory, needed), dtype)
     with _quiet_transformers():
         try:
             # Without a path nothing but these tensors can be read: no adapter, no remote code.

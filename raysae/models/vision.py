@@ -25,6 +25,12 @@ from raysae.models.waiting import pinned, send
 from raysae.sample import Sample
 
 
+def feature_layers(config: Any) -> list[int]:
+    """Return the tower's states that the projector reads, side by side."""
+    layers = config.vision_feature_layer
+    return [layers] if isinstance(layers, int) else list(layers)
+
+
 class VisionDecoder(Decoder):
     """LLaVA's family: a CLIP tower whose patch features, projected, replace placeholders.
 
@@ -177,13 +183,11 @@ class VisionDecoder(Decoder):
 
     def _tower(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the projected features of all tiles: (n_tiles × features of a tile, d_in)."""
-        config = self._model.config
-        layers = config.vision_feature_layer
+        layers = feature_layers(self._model.config)
         states = self._model.vision_tower(
             pixels, output_hidden_states=layers, return_dict=True
         ).hidden_states
-        several = [layers] if isinstance(layers, int) else layers
-        features = torch.cat([states[layer] for layer in several], dim=-1)
+        features = torch.cat([states[layer] for layer in layers], dim=-1)
         if not self._whole:
             features = features[:, 1:]
         projected: torch.Tensor = self._model.multi_modal_projector(features)

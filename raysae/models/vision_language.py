@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from raysae.errors import SettingsError
+from raysae.errors import DataError, SettingsError
 from raysae.models.checkpoint import stored_tensors, weight_files
 from raysae.models.plan import (
     BYTES_PER_NUMBER,
@@ -32,14 +33,17 @@ from raysae.models.truncated import (
     cut_text_config,
     load_truncated,
 )
-from raysae.models.vision import VisionDecoder
+from raysae.models.vision import VisionDecoder, feature_layers
+
+_TOWER_BLOCK = re.compile(r"(?:^|\.)vision_tower\.(?:\w+\.)*layers\.(\d+)\.")
 
 
 def read_vision_config(config_class: Any, settings: ModelSettings, directory: Path) -> Any:
-    """Read a configuration, cut to the text blocks that are needed.
+    """Read a configuration, cut to the text blocks and the tower's blocks that are needed.
 
     Raises:
         SettingsError: The model has no block `settings.layer`, or it is of a kind that is not read.
+        DataError: It reads a layer of its tower that is not there.
     """
     config = config_class.from_pretrained(directory, local_files_only=True)
     check_unquantised(config, directory)
@@ -49,9 +53,43 @@ def read_vision_config(config_class: Any, settings: ModelSettings, directory: Pa
             f"model.path: {directory} sees through a {tower!r} tower, but raysae reads "
             f"{config.model_type} with CLIP's; name another."
         )
+    _cut_tower(config, directory)
     cut_text_config(config.text_config, settings.layer)
     check_text_model(config.text_config, directory, settings.attention)
     return config
+
+
+def _cut_tower(config: Any, directory: Path) -> None:
+    """Cut the tower to the blocks whose states are read, in place.
+
+    State 0 is what goes into block 0; the published models read the last but one (-2).
+
+    Raises:
+        DataError: It has no such state.
+    """
+    states = config.vision_config.num_hidden_layers + 1
+    layers = feature_layers(config)
+    if not all(-states <= layer < states for layer in layers):
+        raise DataError(
+            f"{directory} reads the states {layers} of a vision tower that has {states}; correct "
+            "vision_feature_layer in its config.json."
+        )
+    read = [layer % states for layer in layers]
+    # Without a block transformers would return no states at all.
+    config.vision_config.num_hidden_layers = max(1, *read)
+    config.vision_feature_layer = read[0] if isinstance(config.vision_feature_layer, int) else read
+
+
+def _needed(config: Any) -> Callable[[str], bool]:
+    """Return a test by a tensor's name in the checkpoint: is it needed for a cut configuration?"""
+    in_text = IN_VISION_MODEL.needed_up_to(config.text_config.num_hidden_layers - 1)
+    blocks = config.vision_config.num_hidden_layers
+
+    def needed(name: str) -> bool:
+        block = _TOWER_BLOCK.search(name)
+        return in_text(name) and (block is None or int(block.group(1)) < blocks)
+
+    return needed
 
 
 class Classes(NamedTuple):
@@ -95,6 +133,7 @@ def load_vision_language(
             config,
             directory,
             text=IN_VISION_MODEL,
+            needed=_needed(config),
             dtype=dtype,
             attention=settings.attention,
         ).to(device)
@@ -146,11 +185,10 @@ def plan_vision_language(
     positions = (config.vision_config.image_size // config.vision_config.patch_size) ** 2 + 1
     n_tiles = extremes.tiles + math.ceil(token_budget * extremes.tiles_per_token)
     tower_bytes = n_tiles * _tile_numbers(config.vision_config, vision, positions) * size
-    needed = IN_VISION_MODEL.needed_up_to(settings.layer)
     weight_bytes, load_bytes = weight_memory(
-        stored_tensors(weight_files(directory, needed)), settings.dtype
+        stored_tensors(weight_files(directory, _needed(config))), settings.dtype
     )
-    projector = vision.d * text.d + text.d**2
+    projector = len(feature_layers(config)) * vision.d * text.d + text.d**2
     return ForwardPlan(
         d_in=text.d,
         weight_bytes=weight_bytes,

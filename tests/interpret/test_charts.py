@@ -4,7 +4,7 @@ import math
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from raysae.interpret import charts
@@ -13,6 +13,7 @@ from raysae.interpret.measures import Histogram
 
 @settings(deadline=None)
 @given(low=st.floats(-1e9, 1e9), span=st.floats(1e-6, 1e9), wanted=st.integers(2, 8))
+@example(low=1.0, span=400400401.0, wanted=2)
 def test_linear_ticks_are_inside_and_few(low, span, wanted):
     high = low + span
     ticks = charts.linear_ticks(low, high, wanted)

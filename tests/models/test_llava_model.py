@@ -36,6 +36,9 @@ def load(directory: Path) -> Any:
     [
         {"vision_feature_select_strategy": "full"},
         {"vision_feature_layer": [-3, -2]},
+        {"vision_feature_layer": -1},
+        {"vision_feature_layer": [0]},
+        {"vision_feature_layer": [0, -1, 1]},
         {"vision_feature_layer": 1, "vision_feature_select_strategy": "full"},
     ],
 )

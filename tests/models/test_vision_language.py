@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from transformers import GPT2Config, SiglipVisionConfig
 
-from raysae.errors import SettingsError
+from raysae.errors import DataError, SettingsError
 from raysae.models import ModelSettings, load_hidden_state_model, model_size, plan_cache_memory
 from tests.models.families import Family
 from tests.models.tiny import encode, picture, sample
@@ -97,6 +97,13 @@ def test_backends_cut_alike_and_differ_in_pixels(family: Family) -> None:
     ]
     assert pixels[0].shape == pixels[1].shape
     assert 0 < (pixels[0] - pixels[1]).abs().max() < 0.2
+
+
+@pytest.mark.parametrize("layers", [4, -5, [-2, 9]])
+def test_states_that_the_tower_lacks(changed: Any, layers: int | list[int]) -> None:
+    settings = changed(vision_feature_layer=layers)
+    with pytest.raises(DataError, match="a vision tower that has 4"):
+        load_hidden_state_model(settings)
 
 
 @pytest.mark.parametrize(
