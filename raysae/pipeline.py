@@ -7,12 +7,13 @@ does. Every job is a call of it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from raysae.artifacts import METADATA_FILE, using
+from raysae.corpora import Corpus
 from raysae.job import JobResult, run_job
 from raysae.stages.chain import Chain, ChainSettings
 from raysae.stages.connection import disconnect
@@ -175,6 +176,7 @@ def _make_in_use(chain: Chain, kind: str) -> StageResult | None:
     if not missing:
         sys.stdout.write(f"{kind}: finished before, {STAGES[kind].where(chain)}\n")
         return None
+    _look_first(chain, missing)
     resumed = bool(found)
     for name in missing:
         stage = STAGES[name]
@@ -183,6 +185,21 @@ def _make_in_use(chain: Chain, kind: str) -> StageResult | None:
         result = stage.run(chain)
         resumed |= result.resumed
     return replace(result, resumed=resumed)
+
+
+def _look_first(chain: Chain, missing: Collection[str]) -> None:
+    """Look at a few rows of the users' corpora that are going to be read."""
+    from raysae.stages.first_look import look_first
+
+    read: dict[str, Corpus] = {}
+    if "activations" in missing and chain.settings.sae_corpus.path:
+        read["sae_corpus"] = chain.sae_corpus
+    if not {"weights", "scores"}.isdisjoint(missing) and chain.settings.corpus.path:
+        read["corpus"] = chain.corpus
+    if read.get("corpus") is read.get("sae_corpus"):
+        read.pop("sae_corpus", None)
+    for setting, corpus in read.items():
+        look_first(setting, corpus, chain.settings.run.max_rejected_fraction)
 
 
 def _mend_snapshots(chain: Chain, needed: set[str]) -> None:

@@ -8,15 +8,17 @@ runs; they never enter an id, so that a worker count cannot change a result.
 from __future__ import annotations
 
 import io
+import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, is_dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
+import yaml
 from jsonargparse import ArgumentParser
 
 from raysae.errors import SettingsError
@@ -97,6 +99,8 @@ def parse_settings(
 
     Args:
         settings_class: A frozen dataclass; its docstring and those of its parts become `--help`.
+            What its `passed_over` names, if it has that, are settings of other jobs, which a YAML
+            file may hold too.
         argv: Arguments without the program's name.
         prog: The program's name in `--help`.
         description: What the job does, for `--help`.
@@ -108,10 +112,11 @@ def parse_settings(
     parser.add_argument("--config", action="config", help="A YAML file with any of these settings.")
     parser.add_class_arguments(settings_class, fail_untyped=True, sub_configs=True)
     _explain_parts(parser)
+    arguments = _used_parts(argv, getattr(settings_class, "passed_over", frozenset()))
     complaints = io.StringIO()
     try:
         with redirect_stderr(complaints):
-            namespace = parser.parse_args(_expand_short_forms(argv))
+            namespace = parser.parse_args(_expand_short_forms(arguments))
             built = parser.instantiate_classes(namespace)
     except SettingsError:
         raise
@@ -119,6 +124,33 @@ def parse_settings(
         raise SettingsError(_one_line(str(error) or complaints.getvalue())) from error
     values = {key: value for key, value in vars(built).items() if key != "config"}
     return settings_class(**values)
+
+
+def _used_parts(argv: Sequence[str], unused: Collection[str]) -> list[str]:
+    """Replace the names of YAML files by what is used of their content."""
+    if not unused:
+        return list(argv)
+    used = []
+    for before, argument in pairwise(["", *argv]):
+        name, equals, value = argument.partition("=")
+        if before == "--config":
+            used.append(_used_part(argument, unused))
+        elif name == "--config" and equals:
+            used.append(f"--config={_used_part(value, unused)}")
+        else:
+            used.append(argument)
+    return used
+
+
+def _used_part(path: str, unused: Collection[str]) -> str:
+    """Return what a YAML file holds without the unused settings, as JSON; else its name."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return path  # The parser says what is wrong with it.
+    if not isinstance(content, dict):
+        return path
+    return json.dumps({key: part for key, part in content.items() if key not in unused})
 
 
 def _explain_parts(parser: ArgumentParser) -> None:

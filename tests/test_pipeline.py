@@ -135,7 +135,10 @@ def test_the_table_names_stages_that_exist_and_has_no_circle() -> None:
 
 @pytest.fixture(scope="module")
 def chain(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    storage, model = tmp_path_factory.mktemp("storage"), ModelSettings(path=str(tiny_model))
+    storage, model = (
+        tmp_path_factory.mktemp("storage"),
+        ModelSettings(path=str(tiny_model), layer=4),
+    )
     return Chain(FinetuneJobSettings(storage=str(storage), model=model))
 
 
@@ -174,7 +177,7 @@ def test_a_plan_makes_nothing(
     planned = []
     monkeypatch.setattr(plan, "print_plan", lambda _, kinds: planned.append(kinds))
     monkeypatch.setattr(pipeline, "make", lambda *_: pytest.fail("made something"))
-    model = ModelSettings(path=str(tiny_model))
+    model = ModelSettings(path=str(tiny_model), layer=4)
     settings = ChainSettings(storage=str(tmp_path), model=model, plan=True)
     result = run_to(Chain(settings), "subsets", "filter")
     assert planned == [{"activations", "saes", "weights", "scores", "subsets"}]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.types as pt
 
-from raysae.corpora.conform import is_json_text
+from raysae.corpora.conform import BROKEN, is_json_text
+from raysae.corpora.conversations import CONTENT_KEYS, ROLE_KEYS
 from raysae.errors import DataError, SettingsError
 
 
@@ -96,6 +98,9 @@ class ColumnMap:
         raise SettingsError(f"{setting}: {problem}.")
 
 
+_NAMED = 40
+"""Columns that a message lists, at most."""
+
 _ROLES = (
     "question",
     "image",
@@ -115,29 +120,53 @@ def top_level(path: str, names: set[str]) -> str:
     return path if path in names else path.split(".", maxsplit=1)[0]
 
 
-def check_column(schema: pa.Schema, role: str, path: str, file: str) -> None:
-    """Refuse a column that is missing or can never hold what it is named for.
+def check_columns(schema: pa.Schema, map_: ColumnMap, file: str, advice: str) -> None:
+    """Refuse columns that are missing or can never hold what they are named for.
 
     Args:
         schema: A file's.
-        role: A field of `ColumnMap`.
-        path: The column's name there.
+        map_: Which columns hold what.
         file: The file's name, for messages.
+        advice: The way out, for messages.
 
     Raises:
-        DataError: It is missing, or of another kind; the message names file and column.
+        DataError: Some are; the message names the file and all of them.
     """
+    problems = [
+        problem
+        for role, path in map_.roles.items()
+        if (problem := _problem(schema, role, path)) is not None
+    ]
+    if problems:
+        paths = _paths(schema)
+        more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+        there = ", ".join(paths[:_NAMED]) or "none"
+        raise DataError(f"{file}: {'; '.join(problems)}; its columns are {there}{more}; {advice}.")
+
+
+def _problem(schema: pa.Schema, role: str, path: str) -> str | None:
+    """Say what is wrong with a column of the map; None if nothing is."""
     type_ = _type_at(schema, path)
     if type_ is None:
-        raise DataError(
-            f"{file} has no column {path!r} for the {role} (it has {', '.join(schema.names)}); "
-            "name the right corpus, or map its columns: --corpus generic --corpus.columns."
-        )
+        near = get_close_matches(path, _paths(schema), n=1)
+        meant = f" (is {near[0]!r} meant?)" if near else ""
+        return f"there is no column {path!r} for the {role}{meant}"
     if not _fits(role, type_):
-        raise DataError(
-            f"{file}: the column {path!r} has the type {type_}, which cannot hold the {role}; "
-            "name the right corpus, or map its columns: --corpus generic --corpus.columns."
-        )
+        return f"the column {path!r} has the type {type_}, which cannot hold the {role}"
+    return None
+
+
+def _paths(schema: pa.Schema) -> list[str]:
+    """Return all that a map can name: columns, and fields of structs by their paths."""
+
+    def below(name: str, type_: pa.DataType) -> Iterator[str]:
+        yield name
+        if pt.is_struct(type_):
+            for field in type_:
+                yield from below(f"{name}.{field.name}", field.type)
+
+    columns = (field for field in schema if field.name != BROKEN)
+    return [path for field in columns for path in below(field.name, field.type)]
 
 
 def _type_at(schema: pa.Schema, path: str) -> pa.DataType | None:
@@ -173,8 +202,16 @@ def _is_any(type_: pa.DataType) -> bool:
 def _is_conversation(type_: pa.DataType) -> bool:
     """Whether it is text, messages, or one message."""
     if _is_list(type_):
-        return pt.is_struct(type_.value_type) or _is_any(type_.value_type)
-    return _is_text(type_) or pt.is_struct(type_)
+        return _is_message(type_.value_type) or _is_any(type_.value_type)
+    return _is_text(type_) or _is_message(type_)
+
+
+def _is_message(type_: pa.DataType) -> bool:
+    """Whether it is a struct with a role and a content; a JSON value may be one."""
+    if not pt.is_struct(type_):
+        return False
+    names = {field.name for field in type_}
+    return all(names.intersection(keys) for keys in (ROLE_KEYS, CONTENT_KEYS))
 
 
 def _is_image(type_: pa.DataType) -> bool:

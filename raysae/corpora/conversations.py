@@ -23,8 +23,9 @@ _ROLES: dict[str, Role] = {
     "gpt": "assistant",
     "model": "assistant",
 }
-_ROLE_KEYS = ("role", "from")
-_CONTENT_KEYS = ("content", "value")
+ROLE_KEYS = ("role", "from")
+CONTENT_KEYS = ("content", "value")
+"""Under which names a message has who speaks, and what is said."""
 
 PLACEHOLDER = "<image>"
 """What stands for an image in the texts of many data sets (LLaVA's notation)."""
@@ -112,8 +113,8 @@ def _turn(message: Any, what: str) -> Turn:
     message = _object(message)
     if not isinstance(message, Mapping):
         raise RejectedSampleError("wrong-type", f"{what} is a list, but not of messages")
-    role = next((message[key] for key in _ROLE_KEYS if message.get(key) is not None), None)
-    content = next((message[key] for key in _CONTENT_KEYS if message.get(key) is not None), None)
+    role = next((message[key] for key in ROLE_KEYS if message.get(key) is not None), None)
+    content = next((message[key] for key in CONTENT_KEYS if message.get(key) is not None), None)
     known = _ROLES.get(role.lower()) if isinstance(role, str) else None
     if known is None:
         raise RejectedSampleError("wrong-type", f"{what} has a message with the role {short(role)}")

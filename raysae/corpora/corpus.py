@@ -70,7 +70,12 @@ class Corpus(ABC):
     ) -> None:
         # Of a file without a single good line the lines are rejected, as elsewhere.
         good = [entry for entry in schemas if entry.schema.names != [BROKEN]]
-        for uri, schema in good or schemas:
+        if not good:
+            raise DataError(
+                f"{schemas[0].uri}: no line of it is a JSON object; write one object a line, in "
+                "UTF-8 (what is one long array, jq -c '.[]' writes so)."
+            )
+        for uri, schema in good:
             self.check_columns(schema, uri)
         self.snapshot = snapshot
         self.left_out = left_out

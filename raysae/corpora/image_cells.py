@@ -62,7 +62,20 @@ def _image(value: Any, what: str) -> bytes | None:
         return _from_numbers(value, what)
     if value is not None and not isinstance(value, bytes):
         raise RejectedSampleError("wrong-type", f"{what} is no image, but {type(value).__name__}")
+    if value and _is_name(value):
+        raise _by_path(what, value.decode())
     return value
+
+
+def _is_name(data: bytes) -> bool:
+    """Whether bytes are the name of a file rather than one."""
+    if len(data) > _MAX_NAME or data.startswith(_BEGINNINGS):
+        return False
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return False
+    return text.isprintable() and ("." in text or "/" in text)
 
 
 def _from_numbers(numbers: list[Any], what: str) -> bytes:

@@ -130,6 +130,9 @@ def parse_line(line: bytes | None) -> Row:
         if _SURROGATE.search(line):
             # Half of a surrogate pair is JSON, but no text.
             json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        detail = f"the line is no JSON: {error.msg} at character {error.pos + 1}"
+        raise BrokenLineError(detail) from error
     # Too deep nesting and too long numbers among them.
     except (ValueError, RecursionError) as error:
         raise BrokenLineError(f"the line is no JSON: {error}") from error

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from raysae.corpora.columns import ColumnMap, check_column, top_level
+from raysae.corpora.columns import ColumnMap, check_columns, top_level
 from raysae.corpora.conform import BROKEN
 from raysae.corpora.conversations import PLACEHOLDER, Answer, Turn, answer_of, turns_of
 from raysae.corpora.corpus import Corpus
@@ -49,15 +49,19 @@ class MappedCorpus(Corpus):
         left_out: int = 0,
     ) -> None:
         self.map = map_
+        self._is_users_map = snapshot.name == "generic"
         super().__init__(snapshot, schemas, left_out)
         names = set(self._fields.names)
         used = dict.fromkeys(top_level(path, names) for path in map_.names)
         self.columns = (*used, BROKEN) if BROKEN in names else tuple(used)
 
     def check_columns(self, schema: pa.Schema, file: str) -> None:
-        """Raise DataError if a column is missing or of an unusable type."""
-        for role, path in self.map.roles.items():
-            check_column(schema, role, path, file)
+        """Raise DataError if columns are missing or of unusable types."""
+        if self._is_users_map:
+            advice = "correct the names in --corpus.columns"
+        else:
+            advice = "name the right corpus, or map its columns: --corpus generic --corpus.columns"
+        check_columns(schema, self.map, file, advice)
 
     @property
     def has_images(self) -> bool:

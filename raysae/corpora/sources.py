@@ -155,9 +155,11 @@ def open_subset(settings: CorpusSettings, directory: Path | str) -> Corpus:
 def _source(settings: CorpusSettings, setting: str) -> Source:
     source = SOURCES.get(settings.name)
     if source is None:
+        is_path = "/" in settings.name or Path(settings.name).exists()
+        place = f", and give the place as --{setting}.path" if is_path else ""
         raise SettingsError(
             f"{setting}.name: there is no corpus {settings.name!r}; choose one of "
-            f"{', '.join(SOURCES)}."
+            f"{', '.join(SOURCES)}{place}."
         )
     if settings.configuration and settings.name != "align-anything":
         raise SettingsError(
@@ -165,7 +167,8 @@ def _source(settings: CorpusSettings, setting: str) -> Source:
         )
     if settings.columns != ColumnMap() and settings.name != "generic":
         raise SettingsError(
-            f"{setting}.columns: the columns of {settings.name!r} are known; leave them out, or "
-            "name the corpus 'generic'."
+            f"{setting}.name: only the corpus 'generic' takes columns, but {settings.name!r} is "
+            f"named (builtin is where none is); set {setting}.name to generic, or leave the "
+            "columns out."
         )
     return source

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from raysae.interpret.formats import count, percent, significant
+from raysae.interpret.formats import count, measure, percent, significant
 from raysae.interpret.inspection import Inspection, Spread
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -25,8 +25,8 @@ def corpus_lines(found: Inspection) -> Iterator[str]:
         yield "lengths and sizes of usable rows (minimum, 5 %, median, 95 %, maximum)"
         width = max(len(one.name) for one in found.spreads)
         for one in found.spreads:
-            numbers = "  ".join(f"{significant(value):>9}" for value in one.quantiles)
-            yield f"  {one.name:{width}}  {numbers}  {_bars(one)}"
+            numbers = "  ".join(f"{measure(value):>9}" for value in one.quantiles)
+            yield f"  {one.name:{width}}  {numbers}  {_bars(one)}".rstrip()
     if found.formats:
         images = ", ".join(f"{count(n)} {name}" for name, n in found.formats)
         yield f"images: {images}"
@@ -48,7 +48,9 @@ def _head(found: Inspection) -> Iterator[str]:
 
 
 def _bars(one: Spread) -> str:
-    """Return a histogram in one line."""
+    """Return a histogram in one line; nothing for a single value."""
+    if one.is_constant:
+        return ""
     counts = one.histogram.kept
     merged = [0] * min(_WIDTH, len(counts))
     for index, n in enumerate(counts):
@@ -62,7 +64,10 @@ def _rejected(found: Inspection) -> Iterator[str]:
     if not found.rejections:
         yield "no row would be rejected"
         return
-    yield f"{_counted(found.rejected, 'row')} would be rejected"
+    yield (
+        f"{_counted(found.rejected, 'row')} would be rejected; a job stops where they are more "
+        "than run.max_rejected_fraction"
+    )
     for group in found.rejections:
         share = percent(group.rows / found.looked_at)
         yield f"  {group.reason}: {_counted(group.rows, 'row')}, {share}"

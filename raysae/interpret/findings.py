@@ -130,6 +130,12 @@ def _sae(content: ReportContent) -> list[str]:
     if content.sae is None:
         return []
     texts = []
+    trained_on = content.sae.corpus
+    if trained_on.startswith("builtin") and not content.corpus.startswith("builtin"):
+        texts.append(
+            f"The SAE was trained on {trained_on}, small drawings, and not on a corpus like "
+            f"{content.corpus}: read the scores with care."
+        )
     for health in content.sae.health:
         if health.fvu >= HIGH_FVU:
             texts.append(

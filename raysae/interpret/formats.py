@@ -40,6 +40,11 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{value:,.{max(digits - 1 - power, 0)}f}".replace("-", "−")
 
 
+def measure(value: float) -> str:
+    """Return a whole number as it is, with thousands separated, any other to three digits."""
+    return count(value) if value.is_integer() else significant(value)
+
+
 def fixed(value: float, decimals: int = 3) -> str:
     """Return a number with so many decimals, so that a column of them lines up."""
     return f"{value:,.{decimals}f}".replace("-", "−") if math.isfinite(value) else UNKNOWN

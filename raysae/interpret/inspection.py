@@ -51,6 +51,16 @@ class Spread:
     quantiles: tuple[float, float, float, float, float]
     histogram: Histogram
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether all rows have the same value."""
+        return self.quantiles[0] == self.quantiles[-1]
+
+    @property
+    def cut_off(self) -> int:
+        """Rows whose values are above those of the histogram."""
+        return self.rows - sum(self.histogram.kept)
+
 
 @dataclass(frozen=True)
 class Example:

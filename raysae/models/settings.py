@@ -8,6 +8,11 @@ from typing import Literal
 DTypeName = Literal["float32", "bfloat16", "float16"]
 """Number formats of weights and hidden states, by torch's names."""
 
+UNNAMED = -1
+"""`ModelSettings.layer` where none was given."""
+
+_USUAL_LAYERS = {"builtin-llava-next": 4}
+
 
 @dataclass(frozen=True)
 class ModelSettings:
@@ -19,9 +24,10 @@ class ModelSettings:
     Attributes:
         path: Name of a shipped model (`builtin-llava-next`) or a directory in Hugging Face format
             with safetensors. Nothing is downloaded.
-        layer: Block L, counted from 0, whose output (`resid_post`) is taken, before any final norm.
-            SAE-V takes 16 of LLaVA-NeXT 7B's 32; 4 of the shipped model's 6 is the first whose last
-            token knows whether the question's name fits the picture.
+        layer: Block L, counted from 0, whose output (`resid_post`) is taken, before any final norm;
+            to be named for every model but the shipped one. SAE-V takes 16 of LLaVA-NeXT 7B's 32;
+            4 of the shipped model's 6 is the first whose last token knows whether the question's
+            name fits the picture.
         dtype: Format of weights and activations.
         attention: transformers' attention implementation. `eager` holds the whole attention matrix.
         image_backend: Which of transformers' two image processors; their pixels differ by up to
@@ -38,7 +44,7 @@ class ModelSettings:
     """
 
     path: str = "builtin-llava-next"
-    layer: int = 4
+    layer: int = UNNAMED
     dtype: DTypeName = "float32"
     attention: Literal["sdpa", "eager"] = "sdpa"
     image_backend: Literal["torchvision", "pil"] = "torchvision"
@@ -47,3 +53,7 @@ class ModelSettings:
     newline: Literal["image", "special"] = "image"
     image_mode: Literal["native", "paper-336"] = "native"
     images: Literal["show", "drop"] = "show"
+
+    def __post_init__(self) -> None:
+        if self.layer == UNNAMED and self.path in _USUAL_LAYERS:
+            object.__setattr__(self, "layer", _USUAL_LAYERS[self.path])

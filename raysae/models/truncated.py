@@ -13,6 +13,7 @@ import torch
 
 from raysae.errors import DataError, SettingsError
 from raysae.models.checkpoint import read_tensors, weight_files
+from raysae.models.settings import UNNAMED
 
 # Buffers that older versions stored and newer ones compute.
 _BUFFER = re.compile(r"\.(?:position_ids|inv_freq)$")
@@ -67,6 +68,11 @@ def cut_text_config(config: Any, layer: int) -> None:
         SettingsError: The model has no such block.
     """
     blocks = config.num_hidden_layers
+    if layer == UNNAMED:
+        raise SettingsError(
+            f"model.layer: say after which block the hidden states are read, 0 to {blocks - 1} "
+            f"(SAE-V takes the middle, {blocks // 2})."
+        )
     if not 0 <= layer < blocks:
         raise SettingsError(
             f"model.layer: {layer} is not one of the model's blocks; choose 0 to {blocks - 1}."

@@ -7,7 +7,7 @@ they do without a child. The forward pass is not tried: only an actor has the mo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -50,20 +50,35 @@ def careful_read(
     """
     if ordinals is None:
         ordinals = range(shard.first_ordinal, shard.first_ordinal + shard.rows)
-    samples: list[Sample | Rejection] = []
+    with Trials(_Reading(corpus), limits) as trials:
+        return list(_tried(corpus, trials, shard, ordinals, limits))
+
+
+def careful_look(
+    corpus: Corpus, shards: Iterable[ShardSpec], limits: Limits = LIMITS
+) -> Iterator[Sample | Rejection]:
+    """Yield the rows of several shards as `careful_read` would return them, of one child."""
+    with Trials(_Reading(corpus), limits) as trials:
+        for shard in shards:
+            ordinals = range(shard.first_ordinal, shard.first_ordinal + shard.rows)
+            yield from _tried(corpus, trials, shard, ordinals, limits)
+
+
+def _tried(
+    corpus: Corpus, trials: Trials, shard: ShardSpec, ordinals: Sequence[int], limits: Limits
+) -> Iterator[Sample | Rejection]:
     at_once = True
-    with Trials(_Reading(corpus, shard), limits) as trials:
-        for ordinal in ordinals:
-            outcome = trials.run((ordinal, at_once), limits.load_s if at_once else limits.row_s)
-            if at_once and isinstance(outcome, Loss) and outcome.loading:
-                at_once = False
-                outcome = trials.run((ordinal, at_once), limits.row_s)
-            if isinstance(outcome, Loss):
-                done = "read" if outcome.loading else "decoded"
-                sample_id = corpus.snapshot.sample_id(ordinal)
-                outcome = _rejection(sample_id, ordinal, outcome, done)
-            samples.append(outcome)
-    return samples
+    for ordinal in ordinals:
+        request = (shard, ordinal, at_once)
+        outcome = trials.run(request, limits.load_s if at_once else limits.row_s)
+        if at_once and isinstance(outcome, Loss) and outcome.loading:
+            at_once = False
+            outcome = trials.run((shard, ordinal, at_once), limits.row_s)
+        if isinstance(outcome, Loss):
+            done = "read" if outcome.loading else "decoded"
+            sample_id = corpus.snapshot.sample_id(ordinal)
+            outcome = _rejection(sample_id, ordinal, outcome, done)
+        yield outcome
 
 
 def reject_deadly(
@@ -103,32 +118,33 @@ def _rejection(sample_id: str, ordinal: int, loss: Loss, done: str) -> Rejection
 
 
 class _Reading(Work):
-    """Rows of a shard by ordinal; a request says besides whether to read all of them at once."""
+    """Rows by shard and ordinal; a request says besides whether to read the whole shard at once."""
 
-    def __init__(self, corpus: Corpus, shard: ShardSpec) -> None:
+    def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
-        self._shard = shard
-        self._read: tuple[int, int] | None = None
+        self._read: tuple[int, int, int] | None = None
         self._table: pa.Table = None
 
-    def load(self, request: tuple[int, bool]) -> None:
-        ordinal, at_once = request
-        row = self._row(ordinal)
-        wanted = (self._shard.start, self._shard.stop) if at_once else (row, row + 1)
+    def load(self, request: tuple[ShardSpec, int, bool]) -> None:
+        shard, ordinal, at_once = request
+        row = _row(shard, ordinal)
+        start, stop = (shard.start, shard.stop) if at_once else (row, row + 1)
+        wanted = (shard.file_index, start, stop)
         if self._read != wanted:
-            corpus = self._corpus
-            self._table = corpus.read(self._shard.file_index, *wanted, corpus.columns)
+            self._table = self._corpus.read(*wanted, self._corpus.columns)
             self._read = wanted
 
-    def work(self, request: tuple[int, bool]) -> Sample | Rejection:
+    def work(self, request: tuple[ShardSpec, int, bool]) -> Sample | Rejection:
         assert self._read is not None
-        ordinal, _ = request
-        table = self._table.slice(self._row(ordinal) - self._read[0], 1)
+        shard, ordinal, _ = request
+        table = self._table.slice(_row(shard, ordinal) - self._read[1], 1)
         (sample,) = self._corpus.samples(table, ordinal)
         return sample
 
-    def _row(self, ordinal: int) -> int:
-        return self._shard.start + ordinal - self._shard.first_ordinal
+
+def _row(shard: ShardSpec, ordinal: int) -> int:
+    """Return the row in its file that an ordinal of a shard is."""
+    return shard.start + ordinal - shard.first_ordinal
 
 
 class _Preparing(Work):

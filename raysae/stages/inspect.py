@@ -12,12 +12,14 @@ import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow as pa
 from PIL import Image
 
+from raysae.artifacts import ShardSpec
 from raysae.corpora import Corpus, CorpusSettings, corpus_columns, open_corpus
 from raysae.corpora.align_anything import CONFIGURATIONS, DEFAULT
 from raysae.corpora.columns import ColumnMap, top_level
@@ -29,9 +31,11 @@ from raysae.interpret.corpus_text import corpus_lines
 from raysae.interpret.inspection import Column, Example, Inspection, Part, spread
 from raysae.models import HiddenStateModel, ModelSettings, load_hidden_state_model, upright_size
 from raysae.sample import IMAGE_FORMATS, Modality, Rejection, Sample
+from raysae.stages._spread import spread_runs
+from raysae.stages.chain import FinetuneJobSettings
 
 RUN_ROWS = 16
-"""Consecutive rows that are read at a time: a row alone costs a Parquet file's row group."""
+"""Consecutive rows that are read at a time, at most."""
 
 EXAMPLES = 6
 
@@ -53,6 +57,11 @@ class InspectSettings:
     rows: int = 1000
     html: str = "inspection.html"
 
+    # A corpus is inspected before the chain is run with the same file.
+    passed_over: ClassVar[frozenset[str]] = frozenset(
+        one.name for one in fields(FinetuneJobSettings)
+    ) - {"corpus", "model"}
+
     def __post_init__(self) -> None:
         if self.rows < 0:
             raise SettingsError(f"rows: must be 0 (all) or more, got {self.rows}.")
@@ -69,8 +78,11 @@ def run_inspect(settings: InspectSettings) -> Inspection:
     if settings.corpus.name == "generic" and settings.corpus.columns == ColumnMap():
         _print_columns(corpus_columns(settings.corpus))
     corpus = open_corpus(settings.corpus)
-    model = load_hidden_state_model(settings.model, "meta") if settings.model.path else None
-    counting = _Counting(model)
+    # Which block is read makes no difference to what is shown.
+    shown = replace(settings.model, layer=0)
+    model = load_hidden_state_model(shown, "meta") if shown.path else None
+    expected = min(settings.rows or corpus.snapshot.rows, corpus.snapshot.rows)
+    counting = _Counting(model, expected // EXAMPLES)
     for row in _rows(corpus, settings.rows):
         counting.add(row)
     found = _inspection(settings, corpus, counting)
@@ -96,38 +108,27 @@ def _print_columns(schema: pa.Schema) -> None:
 
 def _rows(corpus: Corpus, wanted: int) -> Iterator[Sample | Rejection]:
     """Yield rows in order, read and validated by threads: decoders let other threads run."""
-    runs = list(_runs(corpus.snapshot.file_rows, wanted))
+    runs = list(spread_runs(corpus.snapshot, wanted, RUN_ROWS))
     threads = min(len(runs), len(os.sched_getaffinity(0)))
 
-    def read(run: tuple[int, int, int]) -> list[Sample | Rejection]:
-        file_index, start, stop = run
-        table = corpus.read(file_index, start, stop, corpus.columns)
-        return list(corpus.samples(table, corpus.snapshot.first_ordinal(file_index) + start))
+    def read(run: ShardSpec) -> list[Sample | Rejection]:
+        return list(corpus.read_samples(run))
 
     for samples in in_order(read, runs, threads, one_by_one=True):
         yield from samples
 
 
-def _runs(file_rows: list[int], wanted: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (file index, start, stop) of runs of rows, spread evenly; all rows if `wanted` is 0."""
-    rows = sum(file_rows)
-    wanted = min(wanted or rows, rows)
-    stride = max(RUN_ROWS, RUN_ROWS * rows // max(wanted, 1))
-    first = 0
-    for file_index, in_file in enumerate(file_rows):
-        # Runs begin at multiples of the stride, counted over all files; one may begin in the last.
-        for begin in range(first // stride * stride, first + in_file, stride):
-            start, stop = max(begin, first), min(begin + RUN_ROWS, first + in_file)
-            if start < stop:
-                yield file_index, start - first, stop - first
-        first += in_file
-
-
 class _Counting:
-    """What the rows come to; of the rows themselves only a few are held."""
+    """What the rows come to; of the rows themselves only a few are held.
 
-    def __init__(self, model: HiddenStateModel | None) -> None:
+    Args:
+        model: As in the settings.
+        between: Rows from one example to the next, at least.
+    """
+
+    def __init__(self, model: HiddenStateModel | None, between: int) -> None:
         self.model = model
+        self._between = between
         self.rows = 0
         self.numbers: dict[str, array[float]] = {}
         self.formats: Counter[str] = Counter()
@@ -163,7 +164,7 @@ class _Counting:
             for modality in (Modality.TEXT, Modality.IMAGE):
                 tokens = int((outlined.modality_n == modality).sum())
                 self._note(f"{modality.name.lower()} tokens", tokens)
-        if len(self.examples) < EXAMPLES:
+        if self._between * len(self.examples) < self.rows and len(self.examples) < EXAMPLES:
             self.examples.append(
                 Example(
                     sample.sample_id,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,10 +19,15 @@ from raysae.sample import Rejection, Sample
 from raysae.stages._filling import BATCHES_AHEAD, DECODING_BYTES_PER_PIXEL
 from raysae.stages._hidden_states import HiddenStates, PreparedShard, Reading
 from raysae.stages._speed import sustained_flops
+from raysae.stages._spread import spread_runs
 from raysae.stages.chain import Chain, FinetuneJobSettings
+from raysae.stages.first_look import too_many
 
 SAMPLED_ROWS = 64
 """Rows whose tokens are counted, spread evenly over the corpus."""
+
+RUN_ROWS = 4
+"""Consecutive rows among them."""
 
 MODEL_PROCESS_BYTES = 900 << 20
 SAE_PROCESS_BYTES = 700 << 20
@@ -52,6 +58,8 @@ class CorpusPlan:
         longest_tokens: Tokens of the longest sampled row.
         pixels_per_token: Bytes of prepared image tiles for each token.
         largest_image: Pixels of the largest image of a sampled row.
+        sampled: Rows that were sampled.
+        rejected: How many of them cannot be used, by reason.
     """
 
     rows: int
@@ -61,6 +69,8 @@ class CorpusPlan:
     longest_tokens: int
     pixels_per_token: float
     largest_image: int
+    sampled: int
+    rejected: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -182,7 +192,7 @@ class Plan:
         """Tokens of the longest sampled row with an answer; the subset is not known yet."""
         tune = self.chain.finetune
         rules = row_rules(training_processor(model_directory(tune.model)), tune.max_tokens)
-        return longest_row(_spread_rows(self.chain.corpus), rules)
+        return longest_row(_sampled_rows(self.chain.corpus), rules)
 
     def _model_stage(
         self,
@@ -258,7 +268,7 @@ def plan_corpus(chain: Chain, corpus: Corpus, forward: ForwardPlan) -> CorpusPla
         DataError: None of them can be used.
     """
     states = HiddenStates(Reading(chain.settings.model, "meta", token_budget=1))
-    sampled = list(_spread_rows(corpus))
+    sampled = list(_sampled_rows(corpus))
     ready = states.prepare(sampled)
     if not ready.prepared:
         first = ready.rejections[0]
@@ -282,6 +292,8 @@ def plan_corpus(chain: Chain, corpus: Corpus, forward: ForwardPlan) -> CorpusPla
             (image.width * image.height for one in ready.prepared for image in one.images),
             default=0,
         ),
+        sampled=len(sampled),
+        rejected=Counter(rejection.reason for rejection in ready.rejections),
     )
 
 
@@ -318,9 +330,9 @@ def print_plan(chain: Chain, kinds: Collection[str]) -> None:
     """
     plan = Plan(chain)
     sys.stdout.write("plan: everything from nothing; what is finished already costs nothing\n")
-    _print_corpus("sae_corpus", plan.sae_corpus, chain.row_tokens)
+    _print_corpus("sae_corpus", plan.sae_corpus, chain)
     if "weights" in kinds:
-        _print_corpus("corpus", plan.corpus, chain.row_tokens)
+        _print_corpus("corpus", plan.corpus, chain)
     price = chain.settings.run.price_per_gpu_hour
     stages = {name: make(plan) for kind, (name, make) in PLANNED.items() if kind in kinds}
     for name, stage in stages.items():
@@ -341,15 +353,19 @@ def print_plan(chain: Chain, kinds: Collection[str]) -> None:
         )
 
 
-def _print_corpus(name: str, corpus: CorpusPlan, row_tokens: int) -> None:
+def _print_corpus(name: str, corpus: CorpusPlan, chain: Chain) -> None:
     sys.stdout.write(
         f"plan: {name:10} {corpus.rows:,} rows, {corpus.usable:.0%} usable, "
         f"{corpus.tokens:,} tokens, longest row {corpus.longest_tokens:,}\n"
     )
-    if corpus.longest_tokens > row_tokens:
+    limit = chain.settings.run.max_rejected_fraction
+    if 1 - corpus.usable > limit:
+        found = too_many(corpus.rejected, corpus.sampled, limit)
+        sys.stdout.write(f"plan: warning: {found}; the job would stop for that\n")
+    if corpus.longest_tokens > chain.row_tokens:
         sys.stdout.write(
-            f"plan: warning: shards are cut for rows of {row_tokens:,} tokens; with more of them "
-            "set --shards.row_tokens\n"
+            f"plan: warning: shards are cut for rows of {chain.row_tokens:,} tokens; with more of "
+            "them set --shards.row_tokens\n"
         )
 
 
@@ -362,10 +378,6 @@ def _described(stage: StagePlan, price: float) -> str:
     )
 
 
-def _spread_rows(corpus: Corpus) -> Iterator[Sample | Rejection]:
-    """Yield samples (or rejections) spread evenly over the corpus."""
-    rows = corpus.snapshot.rows
-    for ordinal in range(0, rows, max(1, rows // SAMPLED_ROWS)):
-        file_index, row = corpus.snapshot.locate(ordinal)
-        table = corpus.read(file_index, row, row + 1, corpus.columns)
-        yield from corpus.samples(table, ordinal)
+def _sampled_rows(corpus: Corpus) -> Iterator[Sample | Rejection]:
+    for run in spread_runs(corpus.snapshot, SAMPLED_ROWS, RUN_ROWS):
+        yield from corpus.read_samples(run)

@@ -205,6 +205,7 @@ def _sae(chain: Chain) -> SaeSummary:
         d_in=metadata["d_in"],
         d_sae=settings.sae.d_sae,
         model=settings.model.path,
+        corpus=settings.sae_corpus.name,
         layer=settings.model.layer,
         health=tuple(
             _modality_health(group, metadata["health"][group]) for group in ("all", "text", "image")

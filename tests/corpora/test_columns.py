@@ -5,8 +5,8 @@ from dataclasses import fields
 import pyarrow as pa
 import pytest
 
-from raysae.corpora.columns import ColumnMap, check_column, top_level
-from raysae.corpora.conform import json_text
+from raysae.corpora.columns import ColumnMap, check_columns, top_level
+from raysae.corpora.conform import BROKEN, json_text
 from raysae.errors import DataError, SettingsError
 
 ROLES = [field.name for field in fields(ColumnMap) if field.type == "str"]
@@ -43,9 +43,13 @@ NOTHING = [
 ]
 
 
+def check(schema: pa.Schema, role: str, path: str) -> None:
+    check_columns(schema, ColumnMap(**{role: path}), "f.parquet", "correct the names")
+
+
 def fits(role: str, type_: pa.DataType) -> bool:
     try:
-        check_column(pa.schema([("a", type_)]), role, "a", "f.parquet")
+        check(pa.schema([("a", type_)]), role, "a")
     except DataError:
         return False
     return True
@@ -53,7 +57,7 @@ def fits(role: str, type_: pa.DataType) -> bool:
 
 def test_a_column_of_a_wrong_type_is_named() -> None:
     with pytest.raises(DataError) as caught:
-        check_column(pa.schema([("a", pa.bool_())]), "preference", "a", "f.parquet")
+        check(pa.schema([("a", pa.bool_())]), "preference", "a")
     assert "f.parquet: the column 'a' has the type bool, which cannot hold the preference" in str(
         caught.value
     )
@@ -86,28 +90,55 @@ def test_what_may_hold_ids() -> None:
 def test_a_column_of_json_may_hold_anything() -> None:
     schema = pa.schema([json_text("a")])
     for role in ROLES:
-        check_column(schema, role, "a", "f.jsonl")
-        check_column(schema, role, "a.b.c", "f.jsonl")
+        check(schema, role, "a")
+        check(schema, role, "a.b.c")
 
 
-@pytest.mark.parametrize("path", ["b", "a.c", "a.b.c", "a.", ".a", "", "a.b.", "list.b", "B"])
+@pytest.mark.parametrize("path", ["b", "a.c", "a.b.c", "a.", ".a", "a.b.", "list.b", "B"])
 def test_a_missing_column_is_named_with_those_that_are_there(path: str) -> None:
     inner = pa.struct([("b", pa.string())])
     schema = pa.schema([("a", inner), ("list", pa.list_(inner))])
     with pytest.raises(DataError) as caught:
-        check_column(schema, "question", path, "f.parquet")
-    assert f"f.parquet has no column {path!r} for the question (it has a, list)" in str(
-        caught.value
+        check(schema, "question", path)
+    assert f"f.parquet: there is no column {path!r} for the question" in str(caught.value)
+    assert str(caught.value).endswith("its columns are a, a.b, list; correct the names.")
+
+
+def test_all_problems_are_named_at_once_and_what_may_be_meant() -> None:
+    schema = pa.schema(
+        [
+            ("prompt", pa.string()),
+            ("meta", pa.struct([("picture", pa.bool_())])),
+            (BROKEN, pa.string()),
+        ]
     )
+    map_ = ColumnMap(question="promt", image="meta.picture", chosen="meta.pictures", id="zzz")
+    with pytest.raises(DataError) as caught:
+        check_columns(schema, map_, "f.jsonl", "mend them")
+    assert str(caught.value) == (
+        "f.jsonl: there is no column 'promt' for the question (is 'prompt' meant?); "
+        "the column 'meta.picture' has the type bool, which cannot hold the image; "
+        "there is no column 'meta.pictures' for the chosen (is 'meta.picture' meant?); "
+        "there is no column 'zzz' for the id; "
+        "its columns are prompt, meta, meta.picture; mend them."
+    )
+
+
+def test_a_message_needs_a_role_and_a_content() -> None:
+    for names in (["role"], ["content"], ["from", "role"], ["q", "a"], ["value", "content"]):
+        struct = pa.struct([(name, pa.string()) for name in names])
+        assert not fits("question", struct)
+        assert not fits("chosen", pa.list_(struct))
+    assert fits("question", pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())])))
 
 
 def test_paths_reach_into_structs() -> None:
     inner = pa.struct([("b", pa.string()), ("json", pa.json_()), ("none", pa.null())])
     schema = pa.schema([("a", inner), ("x.y", pa.string()), ("x", inner)])
     for path in ("a.b", "x.y", "x.b", "a.json.any.thing", "a.none.any"):
-        check_column(schema, "question", path, "f")
+        check(schema, "question", path)
     with pytest.raises(DataError, match="type struct"):
-        check_column(schema, "image", "a", "f")
+        check(schema, "image", "a")
 
 
 def test_the_column_that_a_path_lies_in() -> None:

@@ -168,13 +168,21 @@ def test_a_broken_line_is_a_rejected_row(tmp_path: Path) -> None:
 
 def test_files_of_nothing_but_broken_lines_are_no_corpus(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"question": "?"}\n', encoding="utf-16")
-    with pytest.raises(DataError, match=r"a\.jsonl has no column 'question'.*broken line"):
+    with pytest.raises(DataError, match=r"a\.jsonl: no line of it is a JSON object"):
+        opened(tmp_path)
+
+
+def test_an_array_in_one_line_is_no_corpus(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('[{"question": "?"}]\n')
+    with pytest.raises(DataError, match="write one object a line"):
         opened(tmp_path)
 
 
 def test_lines_without_any_key_are_no_corpus(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("{}\n{}\n")
-    with pytest.raises(DataError, match=r"a\.jsonl has no column 'question'"):
+    with pytest.raises(
+        DataError, match=r"a\.jsonl: there is no column 'question'.*columns are none"
+    ):
         opened(tmp_path)
 
 

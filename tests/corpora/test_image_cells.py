@@ -109,6 +109,8 @@ def test_no_bytes_are_a_lost_image() -> None:
         {"bytes": "", "path": "x.jpg"},
         ["x.jpg", "y.jpg"],
         [IMAGE, "x.jpg"],
+        b"images/12.jpg",
+        {"bytes": b"/data/12.png", "path": None},
     ],
 )
 def test_names_are_not_followed(value: Any) -> None:

@@ -342,7 +342,7 @@ def test_maps_are_checked_before_files_are_read(columns: ColumnMap, named: str) 
 def test_a_column_that_only_some_files_have_is_missing(tmp_path: Path) -> None:
     write_lines(tmp_path / "a.jsonl", {"q": "What?", "c": "A."})
     write_lines(tmp_path / "b.jsonl", {"q": "What?"})
-    with pytest.raises(DataError, match=r"b\.jsonl has no column 'c' for the chosen"):
+    with pytest.raises(DataError, match=r"b\.jsonl: there is no column 'c' for the chosen"):
         opened(tmp_path, ColumnMap(question="q", chosen="c"))
 
 

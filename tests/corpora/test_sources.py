@@ -24,6 +24,7 @@ from tests.corpora.rows import image_bytes, row, write_rows
         (CorpusSettings("builtin", max_rows=-1), "max_rows: .*-1"),
         (CorpusSettings("rlaif-v"), "path: "),
         (CorpusSettings("spa-vl"), "path: "),
+        (CorpusSettings("/data/mine"), "name: there is no corpus.* as --.*corpus.path"),
         (CorpusSettings("generic", path="/nowhere"), "columns: names no question"),
         (CorpusSettings("generic", columns=ColumnMap(question="q")), "path: .*'generic'"),
         (CorpusSettings("rlaif-v", configuration="x"), "configuration: .*'rlaif-v' has none"),
@@ -31,11 +32,11 @@ from tests.corpora.rows import image_bytes, row, write_rows
         (CorpusSettings("align-anything", configuration="x"), "configuration: .*'x'"),
         (
             CorpusSettings("spa-vl", columns=ColumnMap(question="q")),
-            "columns: .*'spa-vl' are known.*'generic'",
+            "name: only the corpus 'generic' takes columns, but 'spa-vl'",
         ),
         (
             CorpusSettings("builtin", columns=ColumnMap(without_image=True)),
-            "columns: .*'builtin' are known",
+            "name: only the corpus 'generic' takes columns, but 'builtin'",
         ),
     ],
 )
@@ -80,7 +81,9 @@ def test_known_data_sets_read_their_own_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["align-anything", "rlaif-v", "spa-vl"])
 def test_a_missing_column_is_named_with_the_way_out(tmp_path: Path, name: str) -> None:
     pq.write_table(pa.table({"prompt": ["What?"]}), tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=r"a\.parquet.*'question'.*it has prompt.*corpus generic"):
+    with pytest.raises(
+        DataError, match=r"a\.parquet.*'question'.*its columns are prompt.*corpus generic"
+    ):
         open_corpus(CorpusSettings(name, str(tmp_path)))
 
 

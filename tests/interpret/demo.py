@@ -149,7 +149,9 @@ def _sae() -> SaeSummary:
         ModalityHealth("text", 91_204, 88.1, 0.204, 0.312, 0.688, 0.0026),
         ModalityHealth("image", 957_372, 95.1, 0.109, 0.398, 0.602, 0.0034),
     )
-    return SaeSummary("relu", 4096, 65536, "llava-v1.6-mistral-7b", 16, health, curve)
+    return SaeSummary(
+        "relu", 4096, 65536, "llava-v1.6-mistral-7b", "align-anything", 16, health, curve
+    )
 
 
 def _rejections() -> list[Rejection]:

@@ -96,3 +96,12 @@ def test_a_poor_sae_is_told(content):
     changed = dataclasses.replace(content, sae=dataclasses.replace(content.sae, health=(health,)))
     assert "leaves 62 % of the variance of image tokens unexplained" in told(changed)
     assert "54 % of the SAE's features never fired" in told(content)
+
+
+def test_an_sae_of_a_strangers_corpus_is_told(content):
+    strange = dataclasses.replace(content.sae, corpus="builtin")
+    assert "trained on builtin" not in told(dataclasses.replace(content, sae=strange))
+    changed = dataclasses.replace(content, sae=strange, corpus="align-anything")
+    assert "trained on builtin, small drawings, and not on a corpus like align-anything" in (
+        told(changed)
+    )

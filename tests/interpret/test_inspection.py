@@ -76,6 +76,28 @@ def test_the_text_tells_everything() -> None:
         assert told in text
 
 
+def test_numbers_read_as_what_they_are() -> None:
+    counts, sizes = spread("rows", [20.0, 22.0, 24.0]), spread("KiB", [1.5, 2.25])
+    assert counts is not None
+    assert sizes is not None
+    text = list(corpus_lines(replace(FOUND, spreads=(counts, sizes))))
+    (line,) = (line for line in text if line.strip().startswith("rows"))
+    assert line.split()[1:6] == ["20", "20.2", "22", "23.8", "24"]
+    page = render_corpus(replace(FOUND, spreads=(counts, sizes)))
+    assert "From 20 to 24, median 22, 95 % up to 23.8." in page
+    assert "1 of 3 are beyond the right end." in page
+
+
+def test_one_value_of_all_rows_is_no_chart() -> None:
+    constant = spread("image width, pixels", [64.0] * 7)
+    assert constant is not None
+    page = render_corpus(replace(FOUND, spreads=(constant,)))
+    assert "image width, pixels: 64" in page
+    assert 'class="kept"' not in page
+    (line,) = (one for one in corpus_lines(replace(FOUND, spreads=(constant,))) if "width" in one)
+    assert line.endswith("64")
+
+
 def test_a_corpus_without_bad_rows_says_so() -> None:
     assert "no row would be rejected" in list(corpus_lines(replace(FOUND, rejections=())))
 

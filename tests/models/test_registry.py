@@ -23,7 +23,7 @@ def test_unknown_architecture(model_directory: Path, tmp_path: Path) -> None:
     directory = Path(shutil.copytree(model_directory, tmp_path / "copy"))
     (directory / "config.json").write_text(json.dumps({"model_type": "clip"}))
     with pytest.raises(SettingsError, match="'clip' model, but raysae reads llava, llava_next and"):
-        load_hidden_state_model(ModelSettings(path=str(directory)))
+        load_hidden_state_model(ModelSettings(path=str(directory), layer=0))
 
 
 def test_causal_language_models_need_no_row_of_the_table(
@@ -32,10 +32,10 @@ def test_causal_language_models_need_no_row_of_the_table(
     directory = Path(shutil.copytree(model_directory, tmp_path / "copy"))
     (directory / "config.json").write_text(json.dumps({"model_type": "mamba"}))
     with pytest.raises(SettingsError, match="holds a 'mamba' text model that lacks"):
-        load_hidden_state_model(ModelSettings(path=str(directory)))
+        load_hidden_state_model(ModelSettings(path=str(directory), layer=0))
     (directory / "config.json").write_text(json.dumps({"model_type": "gemma3"}))
     with pytest.raises(SettingsError, match="'gemma3' model of several parts"):
-        plan_cache_memory(ModelSettings(path=str(directory)), 100)
+        plan_cache_memory(ModelSettings(path=str(directory), layer=0), 100)
 
 
 def test_no_such_model() -> None:

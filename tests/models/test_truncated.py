@@ -138,10 +138,17 @@ def test_tensor_of_another_shape(damaged_copy: Path) -> None:
         load(damaged_copy)
 
 
-@pytest.mark.parametrize("layer", [-1, BLOCKS, 99])
+@pytest.mark.parametrize("layer", [-2, BLOCKS, 99])
 def test_layer_that_is_not_there(model_directory: Path, layer: int) -> None:
     with pytest.raises(SettingsError, match=f"choose 0 to {BLOCKS - 1}"):
         load(model_directory, layer)
+
+
+def test_a_layer_is_named_for_every_model_but_the_shipped_one(model_directory: Path) -> None:
+    assert ModelSettings().layer == 4
+    assert ModelSettings(layer=2).layer == 2
+    with pytest.raises(SettingsError, match=rf"say after which block .* 0 to {BLOCKS - 1}"):
+        load_hidden_state_model(ModelSettings(path=str(model_directory)))
 
 
 def test_layer_types_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ def small_settings(storage: Path, model: Path, **changes: Any) -> ChainSettings:
         storage=str(storage),
         sae_corpus=CorpusSettings("builtin", max_rows=64),
         corpus=CorpusSettings("builtin-noisy", max_rows=96),
-        model=ModelSettings(path=str(model)),
+        model=ModelSettings(path=str(model), layer=4),
         shards=ShardSettings(max_rows=32),
         sae=TINY_SAE,
         weights=WeightSettings(n_samples=48),

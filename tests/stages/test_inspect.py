@@ -11,7 +11,8 @@ from raysae.corpora import CorpusSettings
 from raysae.corpora.columns import ColumnMap
 from raysae.errors import SettingsError
 from raysae.models import ModelSettings
-from raysae.stages.inspect import InspectSettings, _runs, run_inspect
+from raysae.settings import parse_settings
+from raysae.stages.inspect import InspectSettings, run_inspect
 from tests.corpora.rows import image_bytes, row, write_rows
 
 ROOT = Path(__file__).parents[2]
@@ -65,20 +66,33 @@ def test_columns_are_printed_before_a_map_is_asked_for(
     assert run_inspect(settings(tmp_path, corpus=mapped)).rejected == 0
 
 
-@pytest.mark.parametrize("file_rows", [[1], [5000], [3] * 700, [10, 2000, 1, 999]])
-@pytest.mark.parametrize("wanted", [1, 16, 100, 1000, 0])
-def test_runs_are_spread_and_disjoint(file_rows: list[int], wanted: int) -> None:
-    taken = [
-        (file, at) for file, start, stop in _runs(file_rows, wanted) for at in range(start, stop)
-    ]
-    rows = sum(file_rows)
-    assert len(taken) == len(set(taken))
-    assert taken == sorted(taken)
-    assert all(at < file_rows[file] for file, at in taken)
-    assert taken
-    assert len(taken) <= (min(1.1 * wanted + 32, rows) if wanted else rows)
-    if wanted == 0:
-        assert len(taken) == rows
+def test_only_the_rows_that_are_wanted_are_looked_at(tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.parquet", [row(question=f"What is {n}?") for n in range(100)])
+    found = run_inspect(settings(tmp_path, rows=5))
+    assert (found.rows, found.looked_at) == (100, 5)
+    found = run_inspect(settings(tmp_path, rows=60))
+    assert found.looked_at == 60
+    # Not the first six: the corpus may be sorted.
+    assert found.examples[-1].ordinal > 60
+    assert len(found.examples) == 6
+
+
+def test_a_file_of_another_jobs_settings_can_be_used(tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.parquet", [row()])
+    file = tmp_path / "filter.yaml"
+    file.write_text(
+        f"corpus: {{name: align-anything, path: {tmp_path}}}\n"
+        "storage: s3://bucket/x\nsae: {d_sae: 64}\nrun: {max_actors: 8}\n"
+    )
+    for argv in (["--config", str(file)], [f"--config={file}"]):
+        parsed = parse_settings(InspectSettings, [*argv, "--rows=3"], "inspect", "")
+        assert (parsed.corpus.path, parsed.rows) == (str(tmp_path), 3)
+    file.write_text("corpus: {nmae: x}\n")
+    with pytest.raises(SettingsError, match="nmae"):
+        parse_settings(InspectSettings, [f"--config={file}"], "inspect", "")
+    file.write_text("colour: red\n")
+    with pytest.raises(SettingsError, match="colour"):
+        parse_settings(InspectSettings, [f"--config={file}"], "inspect", "")
 
 
 def test_a_page_that_cannot_be_written_is_named(tmp_path: Path) -> None:

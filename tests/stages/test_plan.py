@@ -133,6 +133,17 @@ def test_unusable_rows_lower_the_share(chain: Chain, tmp_path: Path) -> None:
     assert stage.Plan(users_corpus(chain, tmp_path / "c")).sae_corpus.usable == 0.75
 
 
+def test_more_bad_rows_than_allowed_are_warned_of(
+    chain: Chain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(tmp_path / "c" / "x.parquet", [row(), row(question=""), row(image=None)])
+    stage.print_plan(users_corpus(chain, tmp_path / "c"), ("activations",))
+    assert (
+        "plan: warning: 2 of 3 rows looked at cannot be used (empty-question 1, no-image 1), more "
+        "than run.max_rejected_fraction = 20% allows; the job would stop for that\n"
+    ) in capsys.readouterr().out
+
+
 def test_a_corpus_without_a_usable_row_is_refused(chain: Chain, tmp_path: Path) -> None:
     write_rows(tmp_path / "c" / "x.parquet", [row(question="")])
     with pytest.raises(DataError, match=r"none of 1 sampled rows.*empty-question"):

@@ -224,7 +224,7 @@ def below_a_file(settings: ChainSettings, path: Path) -> ChainSettings:
 
 
 SPOILED = [
-    (without_column, 3, "x.parquet has no column 'response_2'"),
+    (without_column, 3, "x.parquet: there is no column 'response_2'"),
     (without_files, 3, "holds no file named"),
     (damaged_file, 3, "x.parquet cannot be read"),
     (without_safetensors, 2, "has no *.safetensors file"),
