@@ -143,14 +143,23 @@ def _used_parts(argv: Sequence[str], unused: Collection[str]) -> list[str]:
 
 
 def _used_part(path: str, unused: Collection[str]) -> str:
-    """Return what a YAML file holds without the unused settings, as JSON; else its name."""
+    """Return what a YAML file holds without the unused settings, as JSON; its name if all is used.
+
+    Files that it names in turn lie beside it.
+    """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return path  # The parser says what is wrong with it.
     if not isinstance(content, dict):
         return path
-    return json.dumps({key: part for key, part in content.items() if key not in unused})
+    used = {key: part for key, part in content.items() if str(key).split(".")[0] not in unused}
+    if len(used) == len(content):
+        return path
+    for key, part in used.items():
+        if isinstance(part, str) and (Path(path).parent / part).is_file():
+            used[key] = str((Path(path).parent / part).absolute())
+    return json.dumps(used, default=str)  # YAML takes some texts for dates.
 
 
 def _explain_parts(parser: ArgumentParser) -> None:

@@ -152,7 +152,10 @@ def _problem(schema: pa.Schema, role: str, path: str) -> str | None:
         meant = f" (is {near[0]!r} meant?)" if near else ""
         return f"there is no column {path!r} for the {role}{meant}"
     if not _fits(role, type_):
-        return f"the column {path!r} has the type {type_}, which cannot hold the {role}"
+        problem = f"the column {path!r} has the type {type_}, which cannot hold the {role}"
+        if _FITTING[role] is _is_conversation and "struct<" in str(type_):
+            problem += " (a message has a role or from, and a content or value)"
+        return problem
     return None
 
 

@@ -65,6 +65,21 @@ def _plain_type(type_: pa.DataType) -> pa.DataType:
     return views.get(type_, type_)
 
 
+def with_rows(schemas: Sequence[FileSchema]) -> list[FileSchema]:
+    """Return those of files that hold a good line; of the others all lines are rejected.
+
+    Raises:
+        DataError: There is no such file.
+    """
+    good = [entry for entry in schemas if entry.schema.names != [BROKEN]]
+    if not good:
+        raise DataError(
+            f"{schemas[0].uri}: no line of it is a JSON object; write one object a line, in UTF-8 "
+            "(what is one long array, jq -c '.[]' writes so)."
+        )
+    return good
+
+
 def unify(schemas: Sequence[FileSchema]) -> pa.Schema:
     """Return one schema for all files: columns that a file lacks are null there, numbers widen.
 

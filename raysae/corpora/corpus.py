@@ -12,7 +12,7 @@ import pyarrow as pa
 from raysae.artifacts import ShardSpec
 from raysae.corpora.clients import reason_of
 from raysae.corpora.columns import ColumnMap
-from raysae.corpora.conform import BROKEN, UnfitError, unify
+from raysae.corpora.conform import BROKEN, UnfitError, unify, with_rows
 from raysae.corpora.files import changed
 from raysae.corpora.learned import FileSchema
 from raysae.corpora.reading import read_rows
@@ -68,14 +68,7 @@ class Corpus(ABC):
     def __init__(
         self, snapshot: CorpusSnapshot, schemas: Sequence[FileSchema], left_out: int = 0
     ) -> None:
-        # Of a file without a single good line the lines are rejected, as elsewhere.
-        good = [entry for entry in schemas if entry.schema.names != [BROKEN]]
-        if not good:
-            raise DataError(
-                f"{schemas[0].uri}: no line of it is a JSON object; write one object a line, in "
-                "UTF-8 (what is one long array, jq -c '.[]' writes so)."
-            )
-        for uri, schema in good:
+        for uri, schema in with_rows(schemas):
             self.check_columns(schema, uri)
         self.snapshot = snapshot
         self.left_out = left_out

@@ -13,6 +13,8 @@ _PPM = tuple(b"P%d" % number for number in range(1, 8))
 _BEGINNINGS = (b"\x89PNG", b"\xff\xd8", b"RIFF", b"GIF8", b"BM", b"II", b"MM", *_PPM)
 """How files in `IMAGE_FORMATS` begin."""
 
+_ASCII_PPM = re.compile(rb"P[1-7]\s")
+
 _MAX_NAME = 1000
 """A longer text names no file."""
 
@@ -62,20 +64,19 @@ def _image(value: Any, what: str) -> bytes | None:
         return _from_numbers(value, what)
     if value is not None and not isinstance(value, bytes):
         raise RejectedSampleError("wrong-type", f"{what} is no image, but {type(value).__name__}")
-    if value and _is_name(value):
-        raise _by_path(what, value.decode())
-    return value
+    return _from_bytes(value, what) if value else value
 
 
-def _is_name(data: bytes) -> bool:
-    """Whether bytes are the name of a file rather than one."""
-    if len(data) > _MAX_NAME or data.startswith(_BEGINNINGS):
-        return False
+def _from_bytes(data: bytes, what: str) -> bytes:
+    """Return a file; of a text that was written as bytes what it stands for."""
+    # No file of an image begins with so many characters but a PPM in ASCII, which has line breaks.
     try:
-        text = data.decode()
+        beginning = data[:_MAX_NAME].strip().decode()
     except UnicodeDecodeError:
-        return False
-    return text.isprintable() and ("." in text or "/" in text)
+        return data
+    if not beginning.isprintable() or not {".", "/"} & set(beginning) or _ASCII_PPM.match(data):
+        return data
+    return _from_text(data.decode(errors="replace"), what)
 
 
 def _from_numbers(numbers: list[Any], what: str) -> bytes:

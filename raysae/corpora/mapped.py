@@ -39,6 +39,7 @@ class MappedCorpus(Corpus):
         schemas: Their distinct schemas.
         map_: Which columns hold what.
         left_out: As in `Corpus`.
+        setting: The field of a job's settings that names the corpus, for messages.
     """
 
     def __init__(
@@ -47,9 +48,16 @@ class MappedCorpus(Corpus):
         schemas: Sequence[FileSchema],
         map_: ColumnMap,
         left_out: int = 0,
+        setting: str = "corpus",
     ) -> None:
         self.map = map_
-        self._is_users_map = snapshot.name == "generic"
+        if snapshot.name == "generic":
+            self._advice = f"correct --{setting}.columns"
+        else:
+            self._advice = (
+                f"name the right corpus, or map its columns: --{setting} generic "
+                f"--{setting}.columns"
+            )
         super().__init__(snapshot, schemas, left_out)
         names = set(self._fields.names)
         used = dict.fromkeys(top_level(path, names) for path in map_.names)
@@ -57,11 +65,7 @@ class MappedCorpus(Corpus):
 
     def check_columns(self, schema: pa.Schema, file: str) -> None:
         """Raise DataError if columns are missing or of unusable types."""
-        if self._is_users_map:
-            advice = "correct the names in --corpus.columns"
-        else:
-            advice = "name the right corpus, or map its columns: --corpus generic --corpus.columns"
-        check_columns(schema, self.map, file, advice)
+        check_columns(schema, self.map, file, self._advice)
 
     @property
     def has_images(self) -> bool:

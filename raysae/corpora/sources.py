@@ -16,7 +16,7 @@ from raysae.corpora.align_anything import (
 )
 from raysae.corpora.builtin import builtin_directory
 from raysae.corpora.columns import ColumnMap
-from raysae.corpora.conform import BROKEN, unify
+from raysae.corpora.conform import BROKEN, unify, with_rows
 from raysae.corpora.corpus import Corpus, CorpusSettings
 from raysae.corpora.locations import Location, parse_location
 from raysae.corpora.mapped import MappedCorpus
@@ -98,7 +98,9 @@ def corpus_columns(settings: CorpusSettings, setting: str = "corpus") -> pa.Sche
         SettingsError: As `open_corpus`.
         DataError: Likewise.
     """
-    fields = unify(_take(_source(settings, setting), settings, setting).schemas)
+    schemas = _take(_source(settings, setting), settings, setting).schemas
+    with_rows(schemas)
+    fields = unify(schemas)
     return pa.schema([field for field in fields if field.name != BROKEN])
 
 
@@ -117,7 +119,7 @@ def open_corpus(settings: CorpusSettings, setting: str = "corpus") -> Corpus:
     source = _source(settings, setting)
     columns = source.columns(settings, setting)
     taken = _take(source, settings, setting)
-    return source.reader(taken.snapshot, taken.schemas, columns, taken.left_out)
+    return source.reader(taken.snapshot, taken.schemas, columns, taken.left_out, setting)
 
 
 def _take(source: Source, settings: CorpusSettings, setting: str) -> Taken:

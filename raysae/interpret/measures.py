@@ -58,7 +58,7 @@ class SaeSummary:
         d_in: Width of the hidden state.
         d_sae: Number of features.
         model: The vision-language model, by the name that the user gave.
-        corpus: What it was trained on, by its name.
+        corpus: What it was trained on: name, and place or `the same rows`.
         layer: Block whose output (`resid_post`) the SAE reads.
         health: One entry per modality.
         curve: Logged training points in step order; more than 400 are thinned when drawn.

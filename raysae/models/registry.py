@@ -59,7 +59,7 @@ def load_hidden_state_model(
         DataError: The weights are damaged or incomplete; the message names what is missing.
     """
     architecture, directory = _architecture(settings.path)
-    return architecture.load(settings, directory, torch.device(device))
+    return architecture.load(settings.with_layer, directory, torch.device(device))
 
 
 def plan_cache_memory(settings: ModelSettings, token_budget: int) -> ForwardPlan:
@@ -74,7 +74,7 @@ def plan_cache_memory(settings: ModelSettings, token_budget: int) -> ForwardPlan
         DataError: A safetensors file is damaged.
     """
     architecture, directory = _architecture(settings.path)
-    return architecture.plan(settings, directory, token_budget)
+    return architecture.plan(settings.with_layer, directory, token_budget)
 
 
 def model_size(path: str) -> ModelSize:

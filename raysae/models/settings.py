@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 DTypeName = Literal["float32", "bfloat16", "float16"]
@@ -54,6 +54,9 @@ class ModelSettings:
     image_mode: Literal["native", "paper-336"] = "native"
     images: Literal["show", "drop"] = "show"
 
-    def __post_init__(self) -> None:
+    @property
+    def with_layer(self) -> ModelSettings:
+        """The same with the shipped model's usual block, if none is named; others stay without."""
         if self.layer == UNNAMED and self.path in _USUAL_LAYERS:
-            object.__setattr__(self, "layer", _USUAL_LAYERS[self.path])
+            return replace(self, layer=_USUAL_LAYERS[self.path])
+        return self

@@ -202,7 +202,7 @@ def check_rejected(
     if fraction > max_fraction:
         raise DataError(
             f"{stage}: {fraction:.0%} of the rows were rejected ({listed}), more than "
-            f"{setting} = {max_fraction:.0%}; mend the corpus or raise the limit."
+            f"{setting} = {max_fraction:g}; mend the corpus or raise the limit."
         )
 
 

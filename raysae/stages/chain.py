@@ -46,7 +46,7 @@ WEIGHTS_VERSION = 1
 SCORER_VERSION = 1
 SUBSET_VERSION = 1
 TUNED_VERSION = 1
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 """Each is part of the ids of what its stage makes; a change of results bumps it."""
 
 TEXT_TOKENS_BOUND = 1024
@@ -198,7 +198,8 @@ class Chain:
     """
 
     def __init__(self, settings: ChainSettings) -> None:
-        model = replace(settings.model, path=_resolved_model(settings.model.path, "model.path"))
+        path = _resolved_model(settings.model.path, "model.path")
+        model = replace(settings.model, path=path).with_layer
         storage = resolved_storage(settings.storage)
         resolved = replace(settings, storage=storage, model=model)
         if isinstance(resolved, FinetuneJobSettings) and resolved.finetune.model:

@@ -129,6 +129,7 @@ class _Counting:
     def __init__(self, model: HiddenStateModel | None, between: int) -> None:
         self.model = model
         self._between = between
+        self._next_example = 0
         self.rows = 0
         self.numbers: dict[str, array[float]] = {}
         self.formats: Counter[str] = Counter()
@@ -164,7 +165,8 @@ class _Counting:
             for modality in (Modality.TEXT, Modality.IMAGE):
                 tokens = int((outlined.modality_n == modality).sum())
                 self._note(f"{modality.name.lower()} tokens", tokens)
-        if self._between * len(self.examples) < self.rows and len(self.examples) < EXAMPLES:
+        if self.rows >= self._next_example and len(self.examples) < EXAMPLES:
+            self._next_example = self.rows + self._between
             self.examples.append(
                 Example(
                     sample.sample_id,

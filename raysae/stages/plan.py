@@ -21,7 +21,7 @@ from raysae.stages._hidden_states import HiddenStates, PreparedShard, Reading
 from raysae.stages._speed import sustained_flops
 from raysae.stages._spread import spread_runs
 from raysae.stages.chain import Chain, FinetuneJobSettings
-from raysae.stages.first_look import too_many
+from raysae.stages.first_look import is_far_too_many, too_many
 
 SAMPLED_ROWS = 64
 """Rows whose tokens are counted, spread evenly over the corpus."""
@@ -359,9 +359,12 @@ def _print_corpus(name: str, corpus: CorpusPlan, chain: Chain) -> None:
         f"{corpus.tokens:,} tokens, longest row {corpus.longest_tokens:,}\n"
     )
     limit = chain.settings.run.max_rejected_fraction
-    if 1 - corpus.usable > limit:
-        found = too_many(corpus.rejected, corpus.sampled, limit)
-        sys.stdout.write(f"plan: warning: {found}; the job would stop for that\n")
+    found = too_many(corpus.rejected, corpus.sampled, limit)
+    if found is not None:
+        is_all = corpus.sampled == corpus.rows
+        would = is_all or is_far_too_many(sum(corpus.rejected.values()), corpus.sampled, limit)
+        told = "would" if would else "may"
+        sys.stdout.write(f"plan: warning: {found}; the job {told} stop for that\n")
     if corpus.longest_tokens > chain.row_tokens:
         sys.stdout.write(
             f"plan: warning: shards are cut for rows of {chain.row_tokens:,} tokens; with more of "

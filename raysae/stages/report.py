@@ -205,7 +205,7 @@ def _sae(chain: Chain) -> SaeSummary:
         d_in=metadata["d_in"],
         d_sae=settings.sae.d_sae,
         model=settings.model.path,
-        corpus=settings.sae_corpus.name,
+        corpus=_trained_on(chain),
         layer=settings.model.layer,
         health=tuple(
             _modality_health(group, metadata["health"][group]) for group in ("all", "text", "image")
@@ -215,6 +215,14 @@ def _sae(chain: Chain) -> SaeSummary:
             for p in points
         ),
     )
+
+
+def _trained_on(chain: Chain) -> str:
+    """Name the SAE's corpus so that it is told from the one that was filtered."""
+    settings = chain.settings.sae_corpus
+    if chain.sae_snapshot.id == chain.snapshot.id:
+        return f"{settings.name}, the same rows"
+    return f"{settings.name} in {settings.path}" if settings.path else settings.name
 
 
 def _modality_health(group: str, numbers: Mapping[str, Any]) -> ModalityHealth:

@@ -110,11 +110,23 @@ def test_no_bytes_are_a_lost_image() -> None:
         ["x.jpg", "y.jpg"],
         [IMAGE, "x.jpg"],
         b"images/12.jpg",
+        b"MM_0001.jpg\n",
+        b"BM1/P1.png",
+        b"P1/a.jpg",
         {"bytes": b"/data/12.png", "path": None},
     ],
 )
 def test_names_are_not_followed(value: Any) -> None:
     assert reason(value) == "image-by-path"
+
+
+def test_base64_may_be_bytes() -> None:
+    assert images_of(TEXT.encode(), "image") == images_of(TEXT, "image") == (IMAGE,)
+
+
+@pytest.mark.parametrize("data", [b"P1 2 1 1 0", b"P3\n1 1 255 0 0 0.", b"no image", b"P2\t# a.b"])
+def test_other_bytes_are_left_to_the_decoder(data: bytes) -> None:
+    assert images_of(data, "image") == (data,)
 
 
 @pytest.mark.parametrize(

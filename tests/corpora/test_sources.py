@@ -105,3 +105,18 @@ def test_a_subset_looks_for_no_pattern(tmp_path: Path) -> None:
     for files in ("", "train/*"):
         settings = CorpusSettings("align-anything", "/nowhere", files=files)
         assert open_subset(settings, tmp_path).snapshot.rows == 1
+
+
+def test_an_array_of_rows_has_no_columns(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('[{"q": "?"}]\n')
+    with pytest.raises(DataError, match="write one object a line"):
+        corpus_columns(CorpusSettings("generic", str(tmp_path)))
+
+
+def test_the_field_of_the_settings_is_named(tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.parquet", [row()])
+    wrong = CorpusSettings("generic", str(tmp_path), columns=ColumnMap(question="zzz"))
+    with pytest.raises(DataError, match=r"correct --sae_corpus\.columns\.$"):
+        open_corpus(wrong, "sae_corpus")
+    with pytest.raises(DataError, match=r"--sae_corpus generic --sae_corpus\.columns\.$"):
+        open_corpus(CorpusSettings("spa-vl", str(tmp_path), files="*"), "sae_corpus")

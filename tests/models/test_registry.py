@@ -9,6 +9,7 @@ import torch
 
 from raysae.errors import SettingsError
 from raysae.models import ModelSettings, load_hidden_state_model, plan_cache_memory
+from raysae.models.registry import ARCHITECTURES
 
 
 def test_loads_and_plans_by_model_type(model_directory: Path) -> None:
@@ -22,7 +23,8 @@ def test_loads_and_plans_by_model_type(model_directory: Path) -> None:
 def test_unknown_architecture(model_directory: Path, tmp_path: Path) -> None:
     directory = Path(shutil.copytree(model_directory, tmp_path / "copy"))
     (directory / "config.json").write_text(json.dumps({"model_type": "clip"}))
-    with pytest.raises(SettingsError, match="'clip' model, but raysae reads llava, llava_next and"):
+    known = ", ".join(ARCHITECTURES)
+    with pytest.raises(SettingsError, match=f"'clip' model, but raysae reads {known} and"):
         load_hidden_state_model(ModelSettings(path=str(directory), layer=0))
 
 

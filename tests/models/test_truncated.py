@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from raysae.errors import DataError, SettingsError
-from raysae.models import ModelSettings, checkpoint, load_hidden_state_model
+from raysae.models import ModelSettings, checkpoint, load_hidden_state_model, plan_cache_memory
 from raysae.models.truncated import cut_text_config
 from tests.models.tiny import BLOCKS, build_config
 
@@ -145,10 +145,11 @@ def test_layer_that_is_not_there(model_directory: Path, layer: int) -> None:
 
 
 def test_a_layer_is_named_for_every_model_but_the_shipped_one(model_directory: Path) -> None:
-    assert ModelSettings().layer == 4
-    assert ModelSettings(layer=2).layer == 2
-    with pytest.raises(SettingsError, match=rf"say after which block .* 0 to {BLOCKS - 1}"):
-        load_hidden_state_model(ModelSettings(path=str(model_directory)))
+    assert ModelSettings().with_layer.layer == 4
+    assert ModelSettings(layer=2).with_layer.layer == 2
+    for work in (load_hidden_state_model, lambda settings: plan_cache_memory(settings, 64)):
+        with pytest.raises(SettingsError, match=rf"say after which block .* 0 to {BLOCKS - 1}"):
+            work(ModelSettings(path=str(model_directory)))
 
 
 def test_layer_types_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from raysae.scoring import (
     SelectionSettings,
     WeightSettings,
 )
-from raysae.settings import RunSettings
+from raysae.settings import RunSettings, parse_settings
 from raysae.stages.chain import (
     Chain,
     ChainSettings,
@@ -349,3 +349,18 @@ def test_a_model_that_cannot_be_tuned_is_refused_before_anything_is_made(
     tuning = replace(settings.finetune, model=str(model))
     with pytest.raises(SettingsError, match=r"^finetune\.model: .*'llava'.*can be fine-tuned"):
         _ = Chain(replace(settings, finetune=tuning)).tuned
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+def test_the_layer_of_a_users_model_is_asked_for(
+    tiny_model: Path, tmp_path: Path, *, in_file: bool
+) -> None:
+    """Defaults are filled in before the path is known: the shipped model's block is not for all."""
+    argv = ["--model", str(tiny_model), "--storage", str(tmp_path / "storage")]
+    if in_file:
+        (tmp_path / "x.yaml").write_text(f"model: {{path: {tiny_model}}}\n")
+        argv = ["--config", str(tmp_path / "x.yaml"), *argv[2:]]
+    with pytest.raises(SettingsError, match=r"^model\.layer: say after which block"):
+        _ = Chain(parse_settings(ChainSettings, argv, "filter", "")).forward
+    shipped = parse_settings(ChainSettings, argv[2:], "filter", "")
+    assert Chain(shipped).model_content["layer"] == 4

@@ -87,12 +87,31 @@ def test_a_file_of_another_jobs_settings_can_be_used(tmp_path: Path) -> None:
     for argv in (["--config", str(file)], [f"--config={file}"]):
         parsed = parse_settings(InspectSettings, [*argv, "--rows=3"], "inspect", "")
         assert (parsed.corpus.path, parsed.rows) == (str(tmp_path), 3)
+    file.write_text("sae.steps: 3\ncorpus: {name: generic, path: 2024-11-05}\n")
+    parsed = parse_settings(InspectSettings, [f"--config={file}"], "inspect", "")
+    assert parsed.corpus.path == "2024-11-05"
     file.write_text("corpus: {nmae: x}\n")
     with pytest.raises(SettingsError, match="nmae"):
         parse_settings(InspectSettings, [f"--config={file}"], "inspect", "")
     file.write_text("colour: red\n")
     with pytest.raises(SettingsError, match="colour"):
         parse_settings(InspectSettings, [f"--config={file}"], "inspect", "")
+
+
+@pytest.mark.parametrize("more", ["", "storage: x\n"])
+def test_a_file_may_name_another_beside_it(more: str, tmp_path: Path) -> None:
+    (tmp_path / "part.yaml").write_text("name: spa-vl\npath: /x\n")
+    (tmp_path / "whole.yaml").write_text(f"corpus: part.yaml\n{more}")
+    argv = ["--config", str(tmp_path / "whole.yaml")]
+    parsed = parse_settings(InspectSettings, argv, "inspect", "")
+    assert parsed.corpus == CorpusSettings("spa-vl", "/x")
+
+
+def test_examples_do_not_bunch_behind_bad_rows(tmp_path: Path) -> None:
+    bad = [row(image=None)] * 50
+    write_rows(tmp_path / "a.parquet", [*bad, *[row(question=f"{n}?") for n in range(50)]])
+    examples = run_inspect(settings(tmp_path, rows=0)).examples
+    assert [example.ordinal for example in examples] == [50, 66, 82, 98]
 
 
 def test_a_page_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -140,8 +140,16 @@ def test_more_bad_rows_than_allowed_are_warned_of(
     stage.print_plan(users_corpus(chain, tmp_path / "c"), ("activations",))
     assert (
         "plan: warning: 2 of 3 rows looked at cannot be used (empty-question 1, no-image 1), more "
-        "than run.max_rejected_fraction = 20% allows; the job would stop for that\n"
+        "than run.max_rejected_fraction = 0.2 allows; the job would stop for that\n"
     ) in capsys.readouterr().out
+
+
+def test_a_sample_of_rows_is_no_certainty(
+    chain: Chain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(tmp_path / "c" / "x.parquet", [row(), row(), row(image=None)] * 50)
+    stage.print_plan(users_corpus(chain, tmp_path / "c"), ("activations",))
+    assert "allows; the job may stop for that\n" in capsys.readouterr().out
 
 
 def test_a_corpus_without_a_usable_row_is_refused(chain: Chain, tmp_path: Path) -> None:

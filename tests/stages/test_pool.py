@@ -101,7 +101,7 @@ def test_rejected_rows_up_to_the_limit_are_accepted() -> None:
 
 @pytest.mark.parametrize(("rows", "rejected"), [(7, 3), (79, 21)])
 def test_more_rejected_rows_stop_the_job_and_are_listed(rows: int, rejected: int) -> None:
-    with pytest.raises(DataError, match=rf"a 0, b {rejected}.*max_rejected_fraction = 20%"):
+    with pytest.raises(DataError, match=rf"a 0, b {rejected}.*max_rejected_fraction = 0.2"):
         check(rows, rejected)
 
 
