@@ -213,7 +213,7 @@ def _columns(corpus: Corpus) -> tuple[Column, ...]:
     """Return the corpus' columns, each with the roles that it, or a part of it, has in the map."""
     names = set(corpus.schema.names)
     roles: dict[str, list[str]] = {}
-    for role, path in ColumnMap(**corpus.reading()["columns"]).roles.items():
+    for role, path in ColumnMap(**corpus.reading().get("columns", {})).roles.items():
         roles.setdefault(top_level(path, names), []).append(role)
     return tuple(
         Column(column.name, str(column.type), ", ".join(roles.get(column.name, [])))
