@@ -35,6 +35,11 @@ class ShardSpec:
         """Number of rows in the shard."""
         return self.stop - self.start
 
+    @property
+    def ordinals(self) -> range:
+        """The numbers of its rows in the whole snapshot."""
+        return range(self.first_ordinal, self.first_ordinal + self.rows)
+
 
 def rows_per_shard(worst_row_bytes: int, max_rows: int, max_bytes: int) -> int:
     """Return how many rows fit a shard even if each is as large as a row can be; at least one.

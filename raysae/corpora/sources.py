@@ -98,9 +98,7 @@ def corpus_columns(settings: CorpusSettings, setting: str = "corpus") -> pa.Sche
         SettingsError: As `open_corpus`.
         DataError: Likewise.
     """
-    schemas = _take(_source(settings, setting), settings, setting).schemas
-    with_rows(schemas)
-    fields = unify(schemas)
+    fields = unify(with_rows(_take(_source(settings, setting), settings, setting).schemas))
     return pa.schema([field for field in fields if field.name != BROKEN])
 
 

@@ -25,12 +25,6 @@ from raysae.models.waiting import pinned, send
 from raysae.sample import Sample
 
 
-def feature_layers(config: Any) -> list[int]:
-    """Return the tower's states that the projector reads, side by side."""
-    layers = config.vision_feature_layer
-    return [layers] if isinstance(layers, int) else list(layers)
-
-
 class VisionDecoder(Decoder):
     """LLaVA's family: a CLIP tower whose patch features, projected, replace placeholders.
 
@@ -183,7 +177,7 @@ class VisionDecoder(Decoder):
 
     def _tower(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the projected features of all tiles: (n_tiles × features of a tile, d_in)."""
-        layers = feature_layers(self._model.config)
+        layers: list[int] = self._model.config.vision_feature_layer
         states = self._model.vision_tower(
             pixels, output_hidden_states=layers, return_dict=True
         ).hidden_states

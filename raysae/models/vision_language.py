@@ -33,7 +33,7 @@ from raysae.models.truncated import (
     cut_text_config,
     load_truncated,
 )
-from raysae.models.vision import VisionDecoder, feature_layers
+from raysae.models.vision import VisionDecoder
 
 _TOWER_BLOCK = re.compile(r"(?:^|\.)vision_tower\.(?:\w+\.)*layers\.(\d+)\.")
 
@@ -60,15 +60,17 @@ def read_vision_config(config_class: Any, settings: ModelSettings, directory: Pa
 
 
 def _cut_tower(config: Any, directory: Path) -> None:
-    """Cut the tower to the blocks whose states are read, in place.
+    """Cut the tower to the blocks whose states are read, in place, and count these from its start.
 
-    State 0 is what goes into block 0; the published models read the last but one (-2).
+    `vision_feature_layer` becomes a list, as it may be in a checkpoint. State 0 is what goes into
+    block 0; the published models read the last but one (-2).
 
     Raises:
         DataError: It has no such state.
     """
     states = config.vision_config.num_hidden_layers + 1
-    layers = feature_layers(config)
+    layers = config.vision_feature_layer
+    layers = [layers] if isinstance(layers, int) else layers
     if not all(-states <= layer < states for layer in layers):
         raise DataError(
             f"{directory} reads the states {layers} of a vision tower that has {states}; correct "
@@ -77,7 +79,7 @@ def _cut_tower(config: Any, directory: Path) -> None:
     read = [layer % states for layer in layers]
     # Without a block transformers would return no states at all.
     config.vision_config.num_hidden_layers = max(1, *read)
-    config.vision_feature_layer = read[0] if isinstance(config.vision_feature_layer, int) else read
+    config.vision_feature_layer = read
 
 
 def _needed(config: Any) -> Callable[[str], bool]:
@@ -188,7 +190,7 @@ def plan_vision_language(
     weight_bytes, load_bytes = weight_memory(
         stored_tensors(weight_files(directory, _needed(config))), settings.dtype
     )
-    projector = len(feature_layers(config)) * vision.d * text.d + text.d**2
+    projector = len(config.vision_feature_layer) * vision.d * text.d + text.d**2
     return ForwardPlan(
         d_in=text.d,
         weight_bytes=weight_bytes,

@@ -49,7 +49,7 @@ def careful_read(
         DataError: As `Corpus.read`.
     """
     if ordinals is None:
-        ordinals = range(shard.first_ordinal, shard.first_ordinal + shard.rows)
+        ordinals = shard.ordinals
     with Trials(_Reading(corpus), limits) as trials:
         return list(_tried(corpus, trials, shard, ordinals, limits))
 
@@ -60,8 +60,7 @@ def careful_look(
     """Yield the rows of several shards as `careful_read` would return them, of one child."""
     with Trials(_Reading(corpus), limits) as trials:
         for shard in shards:
-            ordinals = range(shard.first_ordinal, shard.first_ordinal + shard.rows)
-            yield from _tried(corpus, trials, shard, ordinals, limits)
+            yield from _tried(corpus, trials, shard, shard.ordinals, limits)
 
 
 def _tried(

@@ -36,6 +36,7 @@ from raysae.stages._careful import careful_read, reject_deadly
 from raysae.stages._trials import LIMITS
 from raysae.stages._watchdog import watched
 from raysae.stages.connection import connect
+from raysae.stages.result import listed_reasons
 from raysae.storage import Directory
 
 READER_CPUS = 0.25
@@ -193,7 +194,7 @@ def check_rejected(
         DataError: No row was usable, or more than `max_fraction` of them were rejected.
     """
     rows, rejected = counts.get("rows", 0), counts.get("rejected", 0)
-    listed = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items()))
+    listed = listed_reasons(reasons)
     if rows == 0:
         raise DataError(f"{stage}: the corpus has no usable row ({listed or 'it is empty'}).")
     if rejected:

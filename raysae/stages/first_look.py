@@ -8,15 +8,17 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from raysae.artifacts import ShardSpec
 from raysae.corpora import Corpus
 from raysae.errors import DataError
 from raysae.sample import Rejection
 from raysae.stages._careful import careful_look
 from raysae.stages._spread import spread_runs
 from raysae.stages._trials import LIMITS, TIMEOUT
+from raysae.stages.result import listed_reasons
 
 ROWS = 64
 RUN_ROWS = 4
@@ -26,6 +28,11 @@ _DOUBT = 4.0
 """Standard errors by which the share of the rows looked at must be above the limit to end a job."""
 
 _LIMITS = replace(LIMITS, row_s=10.0)
+
+
+def first_runs(corpus: Corpus) -> Iterator[ShardSpec]:
+    """Yield the rows that are looked at, as runs spread evenly over the corpus."""
+    return spread_runs(corpus.snapshot, ROWS, RUN_ROWS)
 
 
 def look_first(setting: str, corpus: Corpus, max_fraction: float) -> None:
@@ -43,8 +50,7 @@ def look_first(setting: str, corpus: Corpus, max_fraction: float) -> None:
         DataError: Far too many rows cannot be used, or none can be read.
         RaysaeError: No child process could be started.
     """
-    runs = spread_runs(corpus.snapshot, ROWS, RUN_ROWS)
-    rows = list(careful_look(corpus, runs, _LIMITS))
+    rows = list(careful_look(corpus, first_runs(corpus), _LIMITS))
     reasons = Counter(row.reason for row in rows if isinstance(row, Rejection))
     del reasons[TIMEOUT]
     found = too_many(reasons, len(rows), max_fraction)
@@ -68,10 +74,9 @@ def too_many(reasons: Mapping[str, int], rows: int, max_fraction: float) -> str 
     rejected = sum(reasons.values())
     if rejected / rows <= max_fraction:
         return None
-    listed = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items()))
     return (
-        f"{rejected:,} of {rows:,} rows looked at cannot be used ({listed}), more than "
-        f"run.max_rejected_fraction = {max_fraction:g} allows"
+        f"{rejected:,} of {rows:,} rows looked at cannot be used ({listed_reasons(reasons)}), more "
+        f"than run.max_rejected_fraction = {max_fraction:g} allows"
     )
 
 

@@ -19,15 +19,8 @@ from raysae.sample import Rejection, Sample
 from raysae.stages._filling import BATCHES_AHEAD, DECODING_BYTES_PER_PIXEL
 from raysae.stages._hidden_states import HiddenStates, PreparedShard, Reading
 from raysae.stages._speed import sustained_flops
-from raysae.stages._spread import spread_runs
 from raysae.stages.chain import Chain, FinetuneJobSettings
-from raysae.stages.first_look import is_far_too_many, too_many
-
-SAMPLED_ROWS = 64
-"""Rows whose tokens are counted, spread evenly over the corpus."""
-
-RUN_ROWS = 4
-"""Consecutive rows among them."""
+from raysae.stages.first_look import first_runs, is_far_too_many, too_many
 
 MODEL_PROCESS_BYTES = 900 << 20
 SAE_PROCESS_BYTES = 700 << 20
@@ -382,5 +375,5 @@ def _described(stage: StagePlan, price: float) -> str:
 
 
 def _sampled_rows(corpus: Corpus) -> Iterator[Sample | Rejection]:
-    for run in spread_runs(corpus.snapshot, SAMPLED_ROWS, RUN_ROWS):
+    for run in first_runs(corpus):
         yield from corpus.read_samples(run)

@@ -18,6 +18,11 @@ LISTED_PROBLEMS = 5
 """Lost shards that are named one by one."""
 
 
+def listed_reasons(reasons: Mapping[str, int]) -> str:
+    """Return rejected rows by reason as a message has them: `no-image 3, too-long 1,200`."""
+    return ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items()))
+
+
 @dataclass(frozen=True)
 class StageResult:
     """What a stage made.
