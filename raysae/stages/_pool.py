@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import ray.data
+from ray.data import DataContext
 from ray.exceptions import (
     NodeDiedError,
     OutOfMemoryError,
@@ -33,6 +34,7 @@ from raysae.sample import Rejection, Sample
 from raysae.settings import RunSettings
 from raysae.stages._capacity import Resources, check_fits
 from raysae.stages._careful import careful_read, reject_deadly
+from raysae.stages._steady import steady_context, stream_of
 from raysae.stages._trials import LIMITS
 from raysae.stages._watchdog import watched
 from raysae.stages.connection import connect
@@ -41,6 +43,10 @@ from raysae.storage import Directory
 
 READER_CPUS = 0.25
 """Of a core, per reading task: small, so that on a 2-core machine readers and an actor fit."""
+
+MIN_QUEUED = 16
+QUEUED_PER_ACTOR = 4
+"""Shards that wait to be read, or are read and wait for an actor that has two already."""
 
 LOG_INTERVAL_S = 5.0
 """Seconds between two progress lines."""
@@ -58,7 +64,7 @@ class ShardWorker(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ShardTask:
     """A shard of the corpus that is worked on.
 
@@ -106,17 +112,17 @@ def run_shards(
         return {}
     connect()
     _check_capacity(stage, run)
+    with DataContext.current(steady_context(max(MIN_QUEUED, QUEUED_PER_ACTOR * run.max_actors))):
+        source = stream_of("task", map(_to_text, tasks))
     dataset = (
-        ray.data.from_items([_to_row(task) for task in tasks], override_num_blocks=len(tasks))
         # Ray Data's own default is to try for ever: a row that kills its decoder or its actor would
         # loop.
-        .map(
+        source.map(
             _read_shard,
             fn_kwargs={"corpus": corpus, "attempts": Attempts(attempts, "read")},
             num_cpus=READER_CPUS,
             max_retries=run.max_retries,
-        )
-        .map_batches(
+        ).map_batches(
             _WorkerActor,
             fn_constructor_args=(
                 worker_class,
@@ -207,13 +213,13 @@ def check_rejected(
         )
 
 
-def _to_row(task: ShardTask) -> dict[str, str]:
-    """Describe a task in a Ray Data row."""
-    return {"task": json.dumps(asdict(task))}
+def _to_text(task: ShardTask) -> str:
+    """Describe a task in a row of Ray Data."""
+    return json.dumps(asdict(task))
 
 
-def _from_row(described: str) -> ShardTask:
-    """Read what `_to_row` wrote."""
+def _from_text(described: str) -> ShardTask:
+    """Read what `_to_text` wrote."""
     task = json.loads(described)
     ordinals = None if task["ordinals"] is None else tuple(task["ordinals"])
     shard = ShardSpec(**task["shard"])
@@ -222,7 +228,7 @@ def _from_row(described: str) -> ShardTask:
 
 def _read_shard(row: dict[str, str], corpus: Corpus, attempts: Attempts) -> dict[str, Any]:
     """Read and validate a shard's rows, or those of them that are wanted (a CPU task)."""
-    task = _from_row(row["task"])
+    task = _from_text(row["task"])
     with attempts.attempt(task.attempt) as careful:
         samples = None if careful else _read_at_once(corpus, task)
         if samples is None:
@@ -274,7 +280,7 @@ class _WorkerActor:
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[str]]:
         if self.failure is not None:
             raise self.failure
-        task = _from_row(batch["task"][0])
+        task = _from_text(batch["task"][0])
         # By a run beside this one; or this one did it, but a node was lost with the answer.
         if (counts := self.worker.finished(task.shard)) is not None:
             return {"counts": [json.dumps(counts)]}

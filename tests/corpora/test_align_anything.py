@@ -17,7 +17,7 @@ from raysae.corpora.align_anything import (
     align_anything_files,
     align_anything_others,
 )
-from raysae.corpora.patterns import matches
+from raysae.corpora.patterns import matcher
 from raysae.errors import DataError, SettingsError
 from raysae.sample import ImagePart, Rejection, Sample, TextPart
 from tests.corpora.rows import SCHEMA, image_bytes, png_claiming, row, write_rows
@@ -237,7 +237,7 @@ def test_the_files_of_a_configuration(
 def test_no_configurations_files_are_anothers() -> None:
     for name in CONFIGURATIONS:
         others = align_anything_others(name)
-        assert not any(matches(f"{name}/train.parquet", pattern) for pattern in others)
+        assert not any(matcher(pattern)(f"{name}/train.parquet") for pattern in others)
         assert len(others) == len(CONFIGURATIONS) - 1
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from raysae.corpora.listing import ListedFile, Listing
-from raysae.corpora.patterns import Wanted, matches
+from raysae.corpora.patterns import Wanted, matcher
 from raysae.errors import DataError
 
 
@@ -35,7 +35,7 @@ def names(found: Listing) -> list[str]:
     ],
 )
 def test_patterns_match_directory_by_directory(name: str, pattern: str, expected: bool) -> None:
-    assert matches(name, pattern) == expected
+    assert matcher(pattern)(name) == expected
 
 
 def test_all_files_are_meant_unless_something_is_said() -> None:

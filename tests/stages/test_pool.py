@@ -51,7 +51,9 @@ def test_a_shard_is_read_whole_or_the_rows_that_are_wanted(corpus: Corpus, tmp_p
     everything = list(corpus.all_samples())
 
     def read(task: ShardTask) -> Sequence[Sample | Rejection]:
-        return pickle.loads(_pool._read_shard(_pool._to_row(task), corpus, attempts)["samples"])
+        return pickle.loads(
+            _pool._read_shard({"task": _pool._to_text(task)}, corpus, attempts)["samples"]
+        )
 
     assert read(ShardTask(first)) == everything[:6]
     assert read(ShardTask(second)) == everything[6:]
@@ -68,7 +70,7 @@ def test_a_row_that_asks_for_too_much_memory_is_read_in_a_process_of_its_own(
         raise MemoryError
 
     monkeypatch.setattr(_pool, "watched", refuse)
-    row = _pool._to_row(ShardTask(shard))
+    row = {"task": _pool._to_text(ShardTask(shard))}
     read = _pool._read_shard(row, corpus, Attempts(at(tmp_path), "read"))
     assert pickle.loads(read["samples"]) == list(corpus.all_samples())
 
@@ -82,7 +84,7 @@ def test_an_actor_without_memory_says_what_to_lower(corpus: Corpus, tmp_path: Pa
 
     (shard,) = ShardPlan(corpus.snapshot.file_rows, 10)
     actor = _pool._WorkerActor(Greedy, {}, Attempts(at(tmp_path), "work"), ModelSettings())
-    row = {"task": [_pool._to_row(ShardTask(shard))["task"]], "samples": [pickle.dumps([])]}
+    row = {"task": [_pool._to_text(ShardTask(shard))], "samples": [pickle.dumps([])]}
     with pytest.raises(
         RaysaeError, match=r"shard-00000 needs more memory .*lower run.token_budget"
     ):
