@@ -10,7 +10,7 @@ import json
 import pickle
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -34,6 +34,7 @@ from raysae.sample import Rejection, Sample
 from raysae.settings import RunSettings
 from raysae.stages._capacity import Resources, check_fits
 from raysae.stages._careful import careful_read, reject_deadly
+from raysae.stages._silence import told_of_silence
 from raysae.stages._steady import steady_context, stream_of
 from raysae.stages._trials import LIMITS
 from raysae.stages._watchdog import watched
@@ -144,10 +145,13 @@ def run_shards(
             max_task_retries=-1,
         )
     )
-    with unwrapped_errors(), described_deaths(stage, run.max_retries):
-        return _sum_counts(
-            stage, len(tasks), (json.loads(r["counts"]) for r in dataset.iter_rows())
-        )
+    counts = (json.loads(row["counts"]) for row in dataset.iter_rows())
+    with (
+        unwrapped_errors(),
+        described_deaths(stage, run.max_retries),
+        told_of_silence(stage) as heard,
+    ):
+        return _sum_counts(stage, len(tasks), counts, heard)
 
 
 def _check_capacity(stage: str, run: RunSettings) -> None:
@@ -160,11 +164,21 @@ def _check_capacity(stage: str, run: RunSettings) -> None:
     )
 
 
-def _sum_counts(stage: str, shards: int, counts: Iterator[dict[str, float]]) -> dict[str, float]:
-    """Add up what the shards report, with a progress line now and then."""
+def _sum_counts(
+    stage: str, shards: int, counts: Iterator[dict[str, float]], heard: Callable[[], None]
+) -> dict[str, float]:
+    """Add up what the shards report, with a progress line now and then.
+
+    Args:
+        stage: Its name, for the lines.
+        shards: How many there are.
+        counts: Of one shard after another.
+        heard: Called for each.
+    """
     total: dict[str, float] = {}
     started = logged = time.monotonic()
     for done, count in enumerate(counts, start=1):
+        heard()
         for name, value in count.items():
             total[name] = total.get(name, 0) + value
         now = time.monotonic()

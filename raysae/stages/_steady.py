@@ -7,18 +7,17 @@ and statistics of each block, until the end. Together that was 12 KiB a shard.
 
 So shards come from a few blocks that a task takes apart while they are wanted, queues are bounded
 in blocks, and statistics are dropped, which nobody reads. Queues and statistics are reached through
-names that are Ray's own and no promise; pyproject.toml stops below the first version that was not
-looked at, and tests look at both.
+names that are Ray's own and no promise: constraints.txt holds the version that was looked at, and a
+test fails with one that does without them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-import pyarrow as pa
 import ray.data
 from ray.data._internal.execution.backpressure_policy import (
     ENABLED_BACKPRESSURE_POLICIES,
@@ -32,6 +31,10 @@ SHARDS_PER_BLOCK = 1024
 """Of the blocks that shards come from."""
 
 RELEASE_INTERVAL_S = 1.0
+"""Seconds between two blocks that Ray Data lets past a full queue, where it fears a standstill."""
+
+BLOCK_BYTES = 1024
+"""Bytes of a stored block beside its rows, roughly: for small ones they are most of it."""
 
 _MAX_QUEUED = "raysae.max_queued_blocks"
 
@@ -43,16 +46,19 @@ class ShortQueues(BackpressurePolicy):
         """Whether the operator may begin another task."""
         return self._room(op) > 0
 
-    def max_task_output_bytes_to_read(self, op: Any) -> int:
+    def max_task_output_bytes_to_read(self, op: Any) -> int | None:
         """Return how many bytes may be taken from its running tasks: about as much as has room.
 
         Without a bound all that a task has is taken at once, since it goes on meanwhile. What was
-        taken a moment ago is in no queue yet, so nothing is added to it.
+        taken a moment ago is in no queue yet, so nothing is added to it. The driver itself empties
+        the last queue.
         """
+        if not op.output_dependencies:
+            return None
         tasks = op.get_active_tasks()
         if any(task.has_pending_emits() for task in tasks if isinstance(task, DataOpTask)):
             return 0
-        usual = op.metrics.average_bytes_per_output or 1
+        usual = BLOCK_BYTES + (op.metrics.average_bytes_per_output or 0)
         return math.ceil(self._room(op) * usual)
 
     def _room(self, op: Any) -> int:
@@ -76,18 +82,17 @@ def steady_context(max_queued: int) -> ray.data.DataContext:
     """Return settings for data sets whose rows are blocks of their own.
 
     Args:
-        max_queued: Blocks that wait in front of an operator, at most, but for what its running
-            tasks add.
+        max_queued: Blocks that wait in front of an operator. A few more do where nothing behind it
+            runs, one each `RELEASE_INTERVAL_S` at most.
     """
     context = ray.data.DataContext.get_current().copy()
     # Each row is more than a byte and becomes a block of its own: a unit of work, and of loss.
     context.target_max_block_size = 1
     context.set_config(_MAX_QUEUED, max_queued)
-    policies = [*ENABLED_BACKPRESSURE_POLICIES, ShortQueues]
-    context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, policies)
+    key = ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY
+    policies = context.get_config(key, ENABLED_BACKPRESSURE_POLICIES)
+    context.set_config(key, [*policies, ShortQueues])
     context.custom_execution_callback_classes.append(NoStatistics)
-    # While nothing runs behind a full queue Ray Data lets blocks through, lest all stand still;
-    # without an interval at every step, so for as long as actors load their model.
     context.output_backpressure_guard_release_interval_s = RELEASE_INTERVAL_S
     # Nodes that are taken back may be missing for longer than half an hour; what is done is kept.
     context.execution_no_progress_timeout_s = -1
@@ -102,12 +107,17 @@ def stream_of(column: str, values: Iterable[str]) -> ray.data.Dataset:
         values: One or more.
     """
     left = iter(values)
-    tables = []
+    rows = []
     while some := list(islice(left, SHARDS_PER_BLOCK)):
-        tables.append(pa.table({column: some}))
+        rows.append({column: some})
     # One task at a time, which waits most of the time; no row can be to blame for its loss.
-    return ray.data.from_arrow(tables).map(_unchanged, num_cpus=0, concurrency=1, max_retries=-1)
+    return ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
+        _apart, num_cpus=0, concurrency=1, max_retries=-1
+    )
 
 
-def _unchanged(row: dict[str, Any]) -> dict[str, Any]:
-    return row
+def _apart(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Take a row of many values apart, while they are wanted."""
+    for column, values in row.items():
+        for value in values:
+            yield {column: value}

@@ -178,6 +178,35 @@ def test_unfinished_shards_are_worked_on_once_each_and_counts_are_summed(
     assert written == {"shard-00000": "[0, 1, 2, 3]\n", "shard-00002": "[9]\n"}
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("shared_ray")
+def test_the_pool_grows_while_shards_wait(corpus: Corpus, tmp_path: Path) -> None:
+    """Ray Data looks at what is queued in front of the actors, which `_steady` keeps short."""
+
+    class Worker(Unfinished):
+        def __init__(self, directory: Path) -> None:
+            self.directory = directory
+
+        def work(self, shard: ShardSpec, samples: Sequence[Any]) -> dict[str, Any]:
+            time.sleep(0.5)
+            (self.directory / f"{os.getpid()}").touch()
+            return {"rows": len(samples)}
+
+    (tmp_path / "actors").mkdir()
+    counts = run_shards(
+        "test",
+        corpus,
+        [ShardTask(shard, attempt=f"{n}") for n in range(4) for shard in ShardPlan([10], 1)],
+        worker_class=Worker,
+        worker_arguments={"directory": tmp_path / "actors"},
+        attempts=at(tmp_path / "attempts"),
+        model=ModelSettings(),
+        run=RunSettings(min_actors=1, max_actors=3, cpus_per_actor=0.5),
+    )
+    assert counts == {"rows": 40}
+    assert len(list((tmp_path / "actors").iterdir())) == 3
+
+
 class DeadlyCorpus(Corpus):
     """Reading it ends the process, as a decoder written in C can; each try leaves a file."""
 
