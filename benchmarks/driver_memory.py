@@ -6,7 +6,8 @@
 Rows are short questions with two answers, in Parquet and as JSON lines. Each measurement runs in a
 fresh process with a Ray of its own: the corpus is opened, cut into shards of 256 rows, and each
 shard goes through the actor pool that all stages use, with an actor that only counts its rows. The
-driver's resident memory is taken above what it had once Ray ran. Results go to
+driver's resident memory is taken above what it had once Ray ran: its peak, and ten values evenly
+spaced over the time in which shards are worked on. Results go to
 `benchmarks/results/driver_memory.json`.
 """
 
@@ -19,8 +20,10 @@ import platform
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +76,26 @@ class CountingWorker:
         return {"rows": usable, "rejected": len(samples) - usable}
 
 
-def measure(path: Path) -> dict[str, float]:
+@contextmanager
+def resident_sampled(process: psutil.Process) -> Iterator[list[int]]:
+    """Take the process' resident bytes twice a second."""
+    taken: list[int] = []
+    ended = threading.Event()
+
+    def sample() -> None:
+        while not ended.wait(0.5):
+            taken.append(process.memory_info().rss)
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield taken
+    finally:
+        ended.set()
+        thread.join()
+
+
+def measure(path: Path) -> dict[str, Any]:
     """Drive a job over a corpus in this process."""
     from raysae.stages._pool import ShardTask, run_shards
     from raysae.stages.connection import connect, disconnect
@@ -86,7 +108,7 @@ def measure(path: Path) -> dict[str, float]:
     corpus = open_corpus(CorpusSettings("generic", str(path), columns=COLUMNS))
     opened = time.monotonic()
     shards = ShardPlan(corpus.snapshot.file_rows, ROWS_PER_SHARD)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, resident_sampled(process) as resident:
         counts = run_shards(
             "count",
             corpus,
@@ -105,6 +127,9 @@ def measure(path: Path) -> dict[str, float]:
         "rows": counts["rows"],
         "shards": len(shards),
         "mib": (peak - before) / MIB,
+        "mib_over_time": [
+            round((resident[tenth * len(resident) // 10] - before) / MIB, 1) for tenth in range(10)
+        ],
         "open_seconds": opened - started,
         "shard_milliseconds": 1000 * seconds / len(shards),
     }

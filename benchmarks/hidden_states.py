@@ -8,9 +8,11 @@ The plain way loads the whole model, takes the samples in batches as they come, 
 prepare each batch when its turn has come, asks for `output_hidden_states`, and keeps those of the
 block that are no padding. raysae loads the blocks up to that one, forms batches of like length, and
 prepares images in threads. Both get the same encoded images and prompts, keep the hidden states on
-the host, and run in turns in one process; the hidden states are compared. Without `--model` the
-built-in model is shown the built-in corpus; a checkpoint of real shapes gets the photographs of
-`real_shapes.py` of mixed sizes. Results go to `benchmarks/results/hidden_states*.json`.
+the host, and run in turns in one process; the hidden states are compared. The operations that
+raysae's forward passes need, padding aside, are told as a share of what the device's matrix
+products reach in the same process. Without `--model` the built-in model is shown the built-in
+corpus; a checkpoint of real shapes gets the photographs of `real_shapes.py` of mixed sizes. Results
+go to `benchmarks/results/hidden_states*.json`.
 """
 
 from __future__ import annotations
@@ -30,10 +32,11 @@ import torch
 from real_shapes import make_samples
 
 from raysae.corpora import CorpusSettings, open_corpus
-from raysae.models import ModelSettings, decode_image, padding_share
+from raysae.models import ModelSettings, decode_image, padding_share, plan_cache_memory
 from raysae.models.checkpoint import model_directory
 from raysae.sample import Sample
 from raysae.stages._hidden_states import HiddenStates, Reading, split_by_sample
+from raysae.stages._speed import matrix_rate
 
 RESULTS = Path(__file__).resolve().parent / "results"
 States = dict[str, torch.Tensor]
@@ -82,7 +85,8 @@ class Ours:
     """raysae's way, as an actor does it."""
 
     def __init__(self, settings: ModelSettings, device: str, budget: int, threads: int) -> None:
-        self.states = HiddenStates(Reading(settings, device, budget, threads))
+        self.reading = Reading(settings, device, budget, threads)
+        self.states = HiddenStates(self.reading)
 
     def run(self, samples: Sequence[Sample]) -> tuple[States, float]:
         """Return hidden states and the share of padding."""
@@ -94,6 +98,14 @@ class Ours:
         lengths = [one.n_tokens for one in shard.prepared]
         batches = self.states.model.batches(shard.prepared, self.states.token_budget)
         return states, padding_share(lengths, batches)
+
+    def flops(self, samples: Sequence[Sample]) -> float:
+        """Return the operations that the samples' hidden states need, without padding."""
+        plan = plan_cache_memory(self.reading.model, self.reading.token_budget)
+        return sum(
+            plan.flops(one.n_tokens, sum(image.n_tiles for image in one.images))
+            for one in self.states.prepare(samples).prepared
+        )
 
 
 def _prompt(sample: Sample) -> str:
@@ -165,6 +177,8 @@ def main() -> None:
             if repetition:
                 seconds[name].append(taken)
         difference = max(difference, largest_difference(runs["plain"], runs["raysae"]))
+    rate = matrix_rate(arguments.device.split(":")[0], arguments.dtype, arguments.threads)
+    flops = ours.flops(samples)
     results = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": _machine(arguments.device),
@@ -176,6 +190,8 @@ def main() -> None:
         "times_faster": spread(
             [peer / one for peer, one in zip(seconds["plain"], seconds["raysae"], strict=True)]
         ),
+        "matrix_rate": rate,
+        "share_of_matrix_rate": spread([flops / one / rate for one in seconds["raysae"]]),
         "padding": padding,
         "largest_relative_difference": difference,
     }

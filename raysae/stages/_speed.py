@@ -21,7 +21,6 @@ _MEASURED_S = 0.5
 _WARM_UP = 2
 
 
-@cache
 def sustained_flops(device: str, dtype: str, cpus: int) -> float:
     """Return floating-point operations a second of a forward pass, measured for half a second.
 
@@ -32,16 +31,27 @@ def sustained_flops(device: str, dtype: str, cpus: int) -> float:
     """
     if device == "cuda" and not torch.cuda.is_available():
         return GPU_FLOPS[dtype]
+    return SUSTAINED_SHARE * matrix_rate(device, dtype, cpus)
+
+
+@cache
+def matrix_rate(device: str, dtype: str, cpus: int) -> float:
+    """Return operations a second of a product as large as a block's, measured for half a second.
+
+    Args:
+        device: `cpu` or `cuda`.
+        dtype: torch's name of the format of the factors.
+        cpus: Threads that multiply, on the CPU.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(cpus)
     try:
-        return SUSTAINED_SHARE * _matrix_rate(torch.device(device), getattr(torch, dtype))
+        return _measured_rate(torch.device(device), getattr(torch, dtype))
     finally:
         torch.set_num_threads(threads)
 
 
-def _matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Return operations a second of a product as large as a block's."""
+def _measured_rate(device: torch.device, dtype: torch.dtype) -> float:
     left = torch.randn(_ROWS, _WIDTH, device=device).to(dtype)
     right = torch.randn(_WIDTH, _WIDTH, device=device).to(dtype)
     seconds: list[float] = []

@@ -8,7 +8,7 @@ from raysae.stages import _speed
 
 @pytest.fixture(autouse=True)
 def _measured_anew() -> None:
-    _speed.sustained_flops.cache_clear()
+    _speed.matrix_rate.cache_clear()
 
 
 def test_a_rate_is_measured_and_threads_are_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
