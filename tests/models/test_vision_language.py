@@ -82,13 +82,6 @@ def test_size_counts_the_whole_model(family: Family) -> None:
     assert size.text.n == len(whole.model.language_model.layers)
 
 
-def test_remote_code_is_not_followed(family: Family, changed: Any) -> None:
-    harmful = {"auto_map": {"AutoModel": "evil.Model", "AutoConfig": "evil.Config"}}
-    settings = changed(**harmful)
-    (Path(settings.path) / "evil.py").write_text("raise SystemExit('remote code ran')")
-    assert load_hidden_state_model(settings).prepare(sample()).n_tokens > 0
-
-
 def test_backends_cut_alike_and_differ_in_pixels(family: Family) -> None:
     given = replace(sample(), images=(encode(picture(90, 64)),))
     pixels = [
