@@ -112,7 +112,7 @@ def stream_of(column: str, values: Iterable[str]) -> ray.data.Dataset:
         rows.append({column: some})
     # One task at a time, which waits most of the time; no row can be to blame for its loss.
     return ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
-        _apart, num_cpus=0, concurrency=1, max_retries=-1
+        _apart, compute=ray.data.TaskPoolStrategy(size=1), num_cpus=0, max_retries=-1
     )
 
 
