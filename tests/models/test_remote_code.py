@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -12,13 +13,18 @@ from transformers import AutoConfig, AutoTokenizer, dynamic_module_utils
 from raysae.errors import RaysaeError
 from raysae.models import ModelSettings, load_hidden_state_model
 from tests.models import language_models
-from tests.models.tiny import build_model, sample, save_model
+from tests.models.families import Family
+from tests.models.tiny import sample
 
 CODE = """
 raise SystemExit("the checkpoint's code ran")
 """
 MAP = {
-    "config.json": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"},
+    "config.json": {
+        "AutoConfig": "evil.Config",
+        "AutoModel": "evil.Model",
+        "AutoModelForCausalLM": "evil.Model",
+    },
     "tokenizer_config.json": {"AutoTokenizer": ["evil.Tokenizer", None]},
     "processor_config.json": {"AutoProcessor": "evil.Processor"},
     "preprocessor_config.json": {"AutoImageProcessor": "evil.ImageProcessor"},
@@ -61,8 +67,8 @@ def test_an_architecture_that_is_code_of_its_own_is_refused(language_model: Path
         language_models.load(language_model)
 
 
-def test_a_vision_language_models_code_does_not_run(tmp_path: Path) -> None:
-    directory = harmful(save_model(build_model(), tmp_path / "llava"))
+def test_a_vision_language_models_code_does_not_run(family: Family, tmp_path: Path) -> None:
+    directory = harmful(copytree(family.directories["published"], tmp_path / "copy"))
     assert (directory / "processor_config.json").exists()
     model = load_hidden_state_model(ModelSettings(path=str(directory), layer=2), "cpu")
     assert model.prepare(sample()).n_tokens > 0

@@ -6,11 +6,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from raysae.activations import CachedTokens, CacheReader
 from raysae.corpora import CorpusSettings
 from raysae.models import ModelSettings
 from raysae.sae import SaeSettings
 from raysae.scoring import ScoreSettings, WeightSettings
-from raysae.stages.chain import ChainSettings, ShardSettings, TrainRunSettings
+from raysae.stages.chain import Chain, ChainSettings, ShardSettings, TrainRunSettings
 
 TINY_SAE = SaeSettings(
     architecture="topk",
@@ -54,6 +57,18 @@ def contents(directory: Path) -> dict[str, tuple[int, int]]:
 def unfinished_files(directory: Path) -> list[str]:
     """Return what an interrupted writer would leave."""
     return [name for name in contents(directory) if ".tmp-" in name]
+
+
+def reader_of(chain: Chain) -> CacheReader:
+    """Open the chain's cached hidden states."""
+    return CacheReader(chain.activations.directory, chain.activations.metadata()["data_files"])
+
+
+def cached_sample(reader: CacheReader, shard: int, index: int) -> CachedTokens:
+    """Return the cached tokens of a shard's sample, in the order of their positions."""
+    tokens = reader.read_rows(shard, np.arange(reader.shard_rows[shard]))
+    mine = np.flatnonzero(tokens.sample_n == index)
+    return reader.read_rows(shard, mine[np.argsort(tokens.position_n[mine])])
 
 
 def argv_of(settings: ChainSettings) -> list[str]:

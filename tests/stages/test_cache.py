@@ -6,17 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import datasets
-import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
-from raysae.activations import CacheReader
 from raysae.pipeline import make
 from raysae.sample import Sample
 from raysae.stages.chain import Chain
 from raysae.storage import read_json
-from tests.stages.chains import contents, unfinished_files
+from tests.stages.chains import cached_sample, contents, reader_of, unfinished_files
 from tests.stages.conftest import Made
 from tests.stages.recomputed import SlowChain, modality_of
 from tests.storages import path_of
@@ -32,10 +30,6 @@ def samples_of(chain: Chain) -> pa.Table:
         with (path_of(chain.activations.directory) / name).open("rb") as file:
             tables.append(pa.ipc.open_stream(file).read_all())
     return pa.concat_tables(tables)
-
-
-def reader_of(chain: Chain) -> CacheReader:
-    return CacheReader(chain.activations.directory, chain.activations.metadata()["data_files"])
 
 
 def test_every_usable_row_is_there_once_in_order(made: Made) -> None:
@@ -71,14 +65,12 @@ def test_hidden_states_are_those_of_the_whole_model(made: Made) -> None:
         sample = samples[ordinal]
         assert isinstance(sample, Sample)
         shard, index = divmod(ordinal, 32)
-        tokens = reader.read_rows(shard, np.arange(reader.shard_rows[shard]))
-        mine = np.flatnonzero(tokens.sample_n == index)
-        mine = mine[np.argsort(tokens.position_n[mine])]
+        tokens = cached_sample(reader, shard, index)
         ids, acts_nd = slow.hidden_states(sample)
-        assert tokens.position_n[mine].tolist() == list(range(len(ids)))
-        assert tokens.token_id_n[mine].tolist() == ids.tolist()
-        assert tokens.modality_n[mine].tolist() == [modality_of(i) for i in ids.tolist()]
-        torch.testing.assert_close(tokens.acts_nd[mine], acts_nd, atol=1e-4, rtol=1e-4)
+        assert tokens.position_n.tolist() == list(range(len(ids)))
+        assert tokens.token_id_n.tolist() == ids.tolist()
+        assert tokens.modality_n.tolist() == [modality_of(i) for i in ids.tolist()]
+        torch.testing.assert_close(tokens.acts_nd, acts_nd, atol=1e-4, rtol=1e-4)
 
 
 def test_datasets_opens_it(made: Made) -> None:

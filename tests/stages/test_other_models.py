@@ -7,11 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from raysae.activations import CacheReader
 from raysae.models import decode_image
 from raysae.pipeline import make
 from raysae.sample import Sample
@@ -21,7 +19,7 @@ from raysae.stages.chain import Chain
 from tests.corpora.published import FIXTURES
 from tests.models import language_models
 from tests.models.tiny import build_llava, build_llava_processor, build_tokenizer, save_model
-from tests.stages.chains import small_settings
+from tests.stages.chains import cached_sample, reader_of, small_settings
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("shared_ray")]
 
@@ -53,19 +51,14 @@ def check_cache(
     chain: Chain, good: list[Sample], inputs_of: Callable[[Sample], Any], model: Any
 ) -> None:
     """Compare the cached hidden states of a few rows with those of the whole model."""
-    files = chain.activations.metadata()["data_files"]
-    reader = CacheReader(chain.activations.directory, files)
-    (rows,) = reader.shard_rows
-    tokens = reader.read_rows(0, np.arange(rows))
+    reader = reader_of(chain)
     for index in (0, len(good) - 1):
-        mine = np.flatnonzero(tokens.sample_n == index)
-        mine = mine[np.argsort(tokens.position_n[mine])]
+        tokens = cached_sample(reader, 0, index)
         inputs = inputs_of(good[index])
         with torch.no_grad():
             whole = model(**inputs, output_hidden_states=True, use_cache=False).hidden_states
-        assert tokens.token_id_n[mine].tolist() == inputs["input_ids"][0].tolist()
-        expected_nd = whole[LAYER + 1][0]
-        torch.testing.assert_close(tokens.acts_nd[mine], expected_nd, atol=1e-4, rtol=1e-4)
+        assert tokens.token_id_n.tolist() == inputs["input_ids"][0].tolist()
+        torch.testing.assert_close(tokens.acts_nd, whole[LAYER + 1][0], atol=1e-4, rtol=1e-4)
 
 
 def test_a_language_model_filters_texts(tmp_path: Path) -> None:
