@@ -186,10 +186,12 @@ def test_the_pool_grows_while_shards_wait(corpus: Corpus, tmp_path: Path) -> Non
     class Worker(Unfinished):
         def __init__(self, directory: Path) -> None:
             self.directory = directory
+            self.give_up_at = time.monotonic() + 240
 
         def work(self, shard: ShardSpec, samples: Sequence[Any]) -> dict[str, Any]:
-            time.sleep(0.5)
             (self.directory / f"{os.getpid()}").touch()
+            while len(list(self.directory.iterdir())) < 3 and time.monotonic() < self.give_up_at:
+                time.sleep(0.05)
             return {"rows": len(samples)}
 
     (tmp_path / "actors").mkdir()
