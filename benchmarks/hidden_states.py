@@ -10,9 +10,10 @@ block that are no padding. raysae loads the blocks up to that one, forms batches
 prepares images in threads. Both get the same encoded images and prompts, keep the hidden states on
 the host, and run in turns in one process; the hidden states are compared. The operations that
 raysae's forward passes need, padding aside, are told as a share of what the device's matrix
-products reach in the same process. Without `--model` the built-in model is shown the built-in
-corpus; a checkpoint of real shapes gets the photographs of `real_shapes.py` of mixed sizes. Results
-go to `benchmarks/results/hidden_states*.json`.
+products reach in the same process, and the time in vision tower and text blocks of one more run.
+Without `--model` the built-in model is shown the built-in corpus; a checkpoint of real shapes gets
+the photographs of `real_shapes.py` of mixed sizes. Results go to
+`benchmarks/results/hidden_states*.json`.
 """
 
 from __future__ import annotations
@@ -107,6 +108,35 @@ class Ours:
             for one in self.states.prepare(samples).prepared
         )
 
+    def parts(self, samples: Sequence[Sample]) -> dict[str, float]:
+        """Return milliseconds a sample in the model's parts, of one more run."""
+        model: Any = self.states.model
+        modules = {
+            "vision_tower": model._model.vision_tower,  # noqa: SLF001
+            "text_blocks": model._text_model,  # noqa: SLF001
+        }
+        taken = dict.fromkeys(modules, 0.0)
+        undo = []
+        for name, module in modules.items():
+            started: list[float] = []
+            undo.append(module.register_forward_pre_hook(lambda *_, at=started: at.append(_now())))
+
+            def ended(*_: Any, name: str = name, at: list[float] = started) -> None:
+                taken[name] += _now() - at.pop()
+
+            undo.append(module.register_forward_hook(ended))
+        self.run(samples)
+        for hook in undo:
+            hook.remove()
+        return {name: 1000 * seconds / len(samples) for name, seconds in taken.items()}
+
+
+def _now() -> float:
+    """Return seconds, once the device has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
 
 def _prompt(sample: Sample) -> str:
     images = "<image> " * len(sample.images)
@@ -192,6 +222,7 @@ def main() -> None:
         ),
         "matrix_rate": rate,
         "share_of_matrix_rate": spread([flops / one / rate for one in seconds["raysae"]]),
+        "milliseconds_a_sample": ours.parts(samples),
         "padding": padding,
         "largest_relative_difference": difference,
     }

@@ -9,14 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from raysae.activations import CacheReader
 from raysae.errors import DataError
 from raysae.pipeline import make
 from raysae.sae import SaeHealth, load_saelens
 from raysae.stages import train as stage
 from raysae.stages.chain import Chain, ChainSettings, TrainRunSettings
 from raysae.storage import read_json
-from tests.stages.chains import TINY_SAE, unfinished_files
+from tests.stages.chains import TINY_SAE, reader_of, unfinished_files
 from tests.stages.conftest import Made
 from tests.storages import at, path_of
 
@@ -32,9 +31,7 @@ def with_the_same_cache(made: Made, storage: Path, **changes: object) -> Chain:
 
 
 def some_tokens(chain: Chain) -> torch.Tensor:
-    files = chain.activations.metadata()["data_files"]
-    reader = CacheReader(chain.activations.directory, files)
-    return reader.read_rows(1, np.arange(200)).acts_nd
+    return reader_of(chain).read_rows(1, np.arange(200)).acts_nd
 
 
 def check_with_sae_lens(chain: Chain, architecture: str) -> None:
@@ -76,8 +73,7 @@ def test_health_is_measured_on_tokens_that_were_not_trained_on(made: Made) -> No
     task = stage._train_task(chain)
     assert task.trained_rows == (rows[0],)
     sae, acts_nd = load_saelens(path_of(chain.sae.directory)), []
-    reader = CacheReader(chain.activations.directory, task.data_files)
-    acts_nd = reader.read_rows(1, np.arange(rows[-1])).acts_nd.double()
+    acts_nd = reader_of(chain).read_rows(1, np.arange(rows[-1])).acts_nd.double()
     recon_nd = sae.decode(sae.encode(acts_nd)).double()
     fvu = (recon_nd - acts_nd).square().sum() / (acts_nd - acts_nd.mean(0)).square().sum()
     assert health["all"]["fvu"] == pytest.approx(fvu.item(), rel=1e-4)
