@@ -7,8 +7,10 @@ they do without a child. The forward pass is not tried: only an actor has the mo
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Self
 
 import pyarrow as pa
 
@@ -61,6 +63,37 @@ def careful_look(
     with Trials(_Reading(corpus), limits) as trials:
         for shard in shards:
             yield from _tried(corpus, trials, shard, shard.ordinals, limits)
+
+
+class CarefulReader:
+    """Reads shards as `careful_read` does, with one child for each thread that asks.
+
+    Use it as a context, which ends the children; the threads must live until then or ask no more.
+
+    Args:
+        corpus: As in `careful_read`.
+        limits: What each child may take.
+    """
+
+    def __init__(self, corpus: Corpus, limits: Limits = LIMITS) -> None:
+        self._corpus = corpus
+        self._limits = limits
+        self._of_thread = threading.local()
+        self._children = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._children.close()
+
+    def read(self, shard: ShardSpec) -> list[Sample | Rejection]:
+        """Return a shard's rows; raises what `careful_read` raises."""
+        if not hasattr(self._of_thread, "trials"):
+            trials = Trials(_Reading(self._corpus), self._limits)
+            self._of_thread.trials = self._children.enter_context(trials)
+        trials = self._of_thread.trials
+        return list(_tried(self._corpus, trials, shard, shard.ordinals, self._limits))
 
 
 def _tried(

@@ -1,7 +1,7 @@
 """A corpus before anything is computed on it: what it holds, and what would be rejected and why.
 
-Nothing is written but the page, no cluster is started, no weights are loaded. A row that kills its
-decoder ends the inspection, while a job would find it out and reject it.
+Nothing is written but the page, no cluster is started, no weights are loaded. Rows are read in
+child processes: one that kills its decoder is shown as the rejected row that it is to a job.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import ClassVar
 import pyarrow as pa
 from PIL import Image
 
-from raysae.artifacts import ShardSpec
 from raysae.corpora import Corpus, CorpusSettings, corpus_columns, open_corpus
 from raysae.corpora.align_anything import CONFIGURATIONS, DEFAULT
 from raysae.corpora.columns import ColumnMap, top_level
@@ -31,6 +30,7 @@ from raysae.interpret.corpus_text import corpus_lines
 from raysae.interpret.inspection import Column, Example, Inspection, Part, spread
 from raysae.models import HiddenStateModel, ModelSettings, load_hidden_state_model, upright_size
 from raysae.sample import IMAGE_FORMATS, Modality, Rejection, Sample
+from raysae.stages._careful import CarefulReader
 from raysae.stages._spread import spread_runs
 from raysae.stages.chain import FinetuneJobSettings
 
@@ -107,15 +107,12 @@ def _print_columns(schema: pa.Schema) -> None:
 
 
 def _rows(corpus: Corpus, wanted: int) -> Iterator[Sample | Rejection]:
-    """Yield rows in order, read and validated by threads: decoders let other threads run."""
+    """Yield rows in order, read and validated by as many child processes as there are cores."""
     runs = list(spread_runs(corpus.snapshot, wanted, RUN_ROWS))
-    threads = min(len(runs), len(os.sched_getaffinity(0)))
-
-    def read(run: ShardSpec) -> list[Sample | Rejection]:
-        return list(corpus.read_samples(run))
-
-    for samples in in_order(read, runs, threads, one_by_one=True):
-        yield from samples
+    children = min(len(runs), len(os.sched_getaffinity(0)))
+    with CarefulReader(corpus) as reader:
+        for samples in in_order(reader.read, runs, children, one_by_one=True):
+            yield from samples
 
 
 class _Counting:

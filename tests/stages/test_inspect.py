@@ -12,8 +12,10 @@ from raysae.corpora.columns import ColumnMap
 from raysae.errors import SettingsError
 from raysae.models import ModelSettings
 from raysae.settings import parse_settings
+from raysae.stages import inspect
 from raysae.stages.inspect import InspectSettings, run_inspect
 from tests.corpora.rows import image_bytes, row, write_rows
+from tests.stages.test_careful import crashing_corpus
 
 ROOT = Path(__file__).parents[2]
 
@@ -131,3 +133,14 @@ def test_the_job_takes_the_name_first_and_hides_no_module(tmp_path: Path) -> Non
     assert (result["job"], result["rows"], result["rejected"]) == ("inspect", 1, 0)
     code = "import sys; sys.path.insert(0, 'jobs'); import inspect; inspect.signature(print)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_a_row_that_kills_its_decoder_is_one_that_a_job_rejects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = crashing_corpus(tmp_path, 40, deaths={3: "abort", 20: "exit"})
+    monkeypatch.setattr(inspect, "open_corpus", lambda _: corpus)
+    found = run_inspect(settings(tmp_path, rows=0))
+    assert (found.looked_at, found.rejected) == (40, 2)
+    assert {group.reason: group.rows for group in found.rejections} == {"crashes-decoder": 2}
+    assert "was ended by SIGABRT" in (tmp_path / "page.html").read_text()
