@@ -50,9 +50,10 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@ $(VENV)/.installed
 
 # Two runs of pytest side by side, as much of what either does is waiting. pytest ends with 5 where
-# ARGS leave it nothing to do; one of the two must have something.
+# ARGS leave it nothing to do; one of the two must have something. A shell's background processes
+# do not hear Ctrl-C.
 define side_by_side
-@$(PYTEST) $(1) $(ARGS) > $(VENV)/$@.log 2>&1 & first=$$!; \
+@$(PYTEST) $(1) $(ARGS) > $(VENV)/$@.log 2>&1 & first=$$!; trap "kill $$first" INT TERM; \
 $(PYTEST) $(2) $(ARGS); second=$$?; \
 wait $$first; first=$$?; cat $(VENV)/$@.log; \
 case $$first-$$second in 0-0 | 0-5 | 5-0) ;; *) exit 1 ;; esac
