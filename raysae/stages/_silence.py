@@ -1,7 +1,12 @@
-"""A word now and then from a job that waits: for nodes, or for a long shard."""
+"""A word now and then from a job that waits: for nodes, or for a long shard.
+
+Ray Data's own is dropped: it takes every source that waits for its consumer, as that of the shards
+does nearly all the time, for a sign that the cluster is too small.
+"""
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -10,6 +15,14 @@ from contextlib import contextmanager
 
 SILENCE_S = 300.0
 """Seconds after which something is said, and said again."""
+
+
+_RAY_DATA_SAYS = "is running but has no outputs for"
+_RAY_DATA_LOG = logging.getLogger("ray.data._internal.execution.streaming_executor_state")
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return _RAY_DATA_SAYS not in str(record.msg)
 
 
 @contextmanager
@@ -44,8 +57,10 @@ def told_of_silence(stage: str) -> Iterator[Callable[[], None]]:
 
     thread = threading.Thread(target=watch, name="silence", daemon=True)
     thread.start()
+    _RAY_DATA_LOG.addFilter(_is_news)
     try:
         yield heard
     finally:
+        _RAY_DATA_LOG.removeFilter(_is_news)
         ended.set()
         thread.join()

@@ -6,9 +6,10 @@ only, so that small shards queue up by the thousand, each with its content if th
 and statistics of each block, until the end. Together that was 12 KiB a shard.
 
 So shards come from a few blocks that a task takes apart while they are wanted, queues are bounded
-in blocks, and statistics are dropped, which nobody reads. Queues and statistics are reached through
-names that are Ray's own and no promise: constraints.txt holds the version that was looked at, and a
-test fails with one that does without them.
+in blocks, and statistics are dropped, which nobody reads. Besides, the loss of an actor that has
+nothing to do is made an error, for which Ray Data would wait for ever. Queues, statistics and
+actors are reached through names that are Ray's own and no promise: constraints.txt holds the
+version that was looked at, and tests fail with one that does without them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from itertools import islice
 from typing import Any
 
 import ray.data
+from ray.core.generated.gcs_pb2 import ActorTableData
 from ray.data._internal.execution.backpressure_policy import (
     ENABLED_BACKPRESSURE_POLICIES,
     ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
@@ -26,6 +28,7 @@ from ray.data._internal.execution.backpressure_policy import (
 )
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data._internal.execution.interfaces.physical_operator import DataOpTask
+from ray.exceptions import RayActorError
 
 SHARDS_PER_BLOCK = 1024
 """Of the blocks that shards come from."""
@@ -43,8 +46,8 @@ class ShortQueues(BackpressurePolicy):
     """Stops an operator while as many blocks as are allowed wait in front of the next one."""
 
     def can_add_input(self, op: Any) -> bool:
-        """Whether the operator may begin another task."""
-        return self._room(op) > 0
+        """Whether the operator may begin another task: each that runs will need a place."""
+        return self._room(op) > int(op.num_active_tasks())
 
     def max_task_output_bytes_to_read(self, op: Any) -> int | None:
         """Return how many bytes may be taken from its running tasks: about as much as has room.
@@ -53,9 +56,9 @@ class ShortQueues(BackpressurePolicy):
         taken a moment ago is in no queue yet, so nothing is added to it. The driver itself empties
         the last queue.
         """
-        if not op.output_dependencies:
-            return None
         tasks = op.get_active_tasks()
+        if not op.output_dependencies or not tasks:
+            return None
         if any(task.has_pending_emits() for task in tasks if isinstance(task, DataOpTask)):
             return 0
         usual = BLOCK_BYTES + (op.metrics.average_bytes_per_output or 0)
@@ -78,6 +81,27 @@ class NoStatistics(ExecutionCallback):
             getattr(op, "_output_blocks_stats", []).clear()
 
 
+class NoLostActors(ExecutionCallback):
+    """Ends an execution when an actor is lost for good that has nothing to do.
+
+    If it had, its task would fail and do so. Otherwise Ray Data counts it as one of its pool and
+    starts no other.
+    """
+
+    def on_execution_step(self, executor: Any) -> None:
+        """Look at the actors.
+
+        Raises:
+            RayActorError: One was lost.
+        """
+        pools = (pool for op in executor._topology for pool in op.get_autoscaling_actor_pools())  # noqa: SLF001
+        for pool in pools:
+            for actor, state in pool._running_actors.items():  # noqa: SLF001
+                lost = actor._get_local_state() == ActorTableData.DEAD  # noqa: SLF001
+                if lost and not state.num_tasks_in_flight:
+                    raise RayActorError(error_msg="An actor was lost that had nothing to do.")
+
+
 def steady_context(max_queued: int) -> ray.data.DataContext:
     """Return settings for data sets whose rows are blocks of their own.
 
@@ -92,7 +116,7 @@ def steady_context(max_queued: int) -> ray.data.DataContext:
     key = ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY
     policies = context.get_config(key, ENABLED_BACKPRESSURE_POLICIES)
     context.set_config(key, [*policies, ShortQueues])
-    context.custom_execution_callback_classes.append(NoStatistics)
+    context.custom_execution_callback_classes.extend([NoStatistics, NoLostActors])
     context.output_backpressure_guard_release_interval_s = RELEASE_INTERVAL_S
     # Nodes that are taken back may be missing for longer than half an hour; what is done is kept.
     context.execution_no_progress_timeout_s = -1

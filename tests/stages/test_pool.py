@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -256,6 +257,60 @@ def test_a_row_that_always_kills_its_process_ends_the_job(
         )
     assert error.value.exit_code == 1
     assert len(list((tmp_path / "tries").iterdir())) == 2
+
+
+class LateCorpus(Corpus):
+    """Reading its second shard kills the actor that did the first and has nothing to do."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    @classmethod
+    def check_columns(cls, schema: Any, file: str) -> None:
+        raise NotImplementedError
+
+    def samples(self, table: Any, first_ordinal: int) -> Any:
+        raise NotImplementedError
+
+    def read_samples(self, shard: ShardSpec) -> Iterator[Sample | Rejection]:
+        actor = self.place / "actor"
+        if shard.start:
+            while not actor.exists():
+                time.sleep(0.05)
+            # Until the driver has heard that the first shard is done.
+            time.sleep(2.0)
+            os.kill(int(actor.read_text()), signal.SIGKILL)
+            time.sleep(3600.0)
+        yield Rejection(shard.name, shard.start, "no-image", "")
+
+
+class IdleWorker(Unfinished):
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def work(self, shard: ShardSpec, samples: Sequence[Any]) -> dict[str, Any]:
+        (self.place / "new").write_text(str(os.getpid()))
+        (self.place / "new").rename(self.place / "actor")
+        return {"rows": len(samples)}
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("shared_ray")
+def test_an_actor_that_is_lost_while_it_has_nothing_to_do_ends_the_job(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    """Ray Data would wait for it."""
+    with pytest.raises(RaysaeError, match=r"^test: an actor was lost [^\n]*run\.max_retries\.$"):
+        run_shards(
+            "test",
+            LateCorpus(tmp_path),
+            [ShardTask(shard) for shard in ShardPlan([8], 4)],
+            worker_class=IdleWorker,
+            worker_arguments={"place": tmp_path},
+            attempts=at(tmp_path / "attempts"),
+            model=ModelSettings(),
+            run=RunSettings(max_retries=0),
+        )
 
 
 @pytest.mark.ray

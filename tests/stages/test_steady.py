@@ -14,10 +14,11 @@ QUEUED = 6
 
 
 class Before(ExecutionCallback):
-    """Counts what is noted of blocks, and the blocks that wait, at each step of an execution."""
+    """Counts what is noted of blocks, blocks that wait and tasks, at each step of an execution."""
 
     noted: ClassVar[list[int]] = []
     waiting: ClassVar[list[int]] = []
+    running: ClassVar[list[int]] = []
 
     def on_execution_step(self, executor: Any) -> None:
         topology = executor._topology
@@ -26,11 +27,13 @@ class Before(ExecutionCallback):
         self.waiting.append(
             max(s.total_enqueued_input_blocks() for s in list(topology.values())[2:])
         )
+        self.running.append(max(op.num_active_tasks() for op in topology))
 
 
 class After(Before):
     noted: ClassVar[list[int]] = []
     waiting: ClassVar[list[int]] = []
+    running: ClassVar[list[int]] = []
 
 
 def slow(row: dict[str, Any]) -> dict[str, Any]:
@@ -43,11 +46,13 @@ def slow(row: dict[str, Any]) -> dict[str, Any]:
 def test_rows_are_blocks_and_few_wait_and_nothing_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_steady, "SHARDS_PER_BLOCK", 50)
     context = steady_context(QUEUED)
-    assert context.custom_execution_callback_classes == [NoStatistics]
-    context.custom_execution_callback_classes = [Before, NoStatistics, After]
+    ours = context.custom_execution_callback_classes
+    assert NoStatistics in ours
+    context.custom_execution_callback_classes = [Before, *ours, After]
     with DataContext.current(context):
         source = stream_of("n", map(str, range(120)))
-    read = source.map(lambda row: row, num_cpus=0.25).map_batches(
+    # So small a share of a core that many could run.
+    read = source.map(slow, num_cpus=0.05).map_batches(
         lambda batch: {"n": batch["n"], "size": [len(batch["n"])]},
         batch_size=None,
         num_cpus=0.25,
@@ -57,6 +62,7 @@ def test_rows_are_blocks_and_few_wait_and_nothing_is_noted(monkeypatch: pytest.M
     assert {row["size"] for row in rows} == {1}
     # While nothing runs yet behind a queue one more is let through each second.
     assert QUEUED <= max(Before.waiting) <= 3 * QUEUED
+    assert 1 < max(Before.running) <= QUEUED
     assert max(Before.noted) > 0
     assert max(After.noted) == 0
     assert DataContext.get_current().target_max_block_size != 1
