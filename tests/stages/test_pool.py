@@ -280,7 +280,8 @@ class LateCorpus(Corpus):
             # Until the driver has heard that the first shard is done.
             time.sleep(2.0)
             os.kill(int(actor.read_text()), signal.SIGKILL)
-            time.sleep(3600.0)
+            # Until the driver has heard of it. A task that runs outlives the job in this process.
+            time.sleep(10.0)
         yield Rejection(shard.name, shard.start, "no-image", "")
 
 
