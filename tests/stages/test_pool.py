@@ -207,7 +207,8 @@ def test_the_pool_grows_while_shards_wait(corpus: Corpus, tmp_path: Path) -> Non
         run=RunSettings(min_actors=1, max_actors=3, cpus_per_actor=0.5),
     )
     assert counts == {"rows": 40}
-    assert len(list((tmp_path / "actors").iterdir())) == 3
+    # Or more: Ray Data ends actors that have nothing to do for a moment, and starts others.
+    assert len(list((tmp_path / "actors").iterdir())) >= 3
 
 
 class DeadlyCorpus(Corpus):
