@@ -8,7 +8,7 @@ they do without a child. The forward pass is not tried: only an actor has the mo
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
@@ -54,15 +54,6 @@ def careful_read(
         ordinals = shard.ordinals
     with Trials(_Reading(corpus), limits) as trials:
         return list(_tried(corpus, trials, shard, ordinals, limits))
-
-
-def careful_look(
-    corpus: Corpus, shards: Iterable[ShardSpec], limits: Limits = LIMITS
-) -> Iterator[Sample | Rejection]:
-    """Yield the rows of several shards as `careful_read` would return them, of one child."""
-    with Trials(_Reading(corpus), limits) as trials:
-        for shard in shards:
-            yield from _tried(corpus, trials, shard, shard.ordinals, limits)
 
 
 class CarefulReader:

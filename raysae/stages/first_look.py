@@ -15,7 +15,7 @@ from raysae.artifacts import ShardSpec
 from raysae.corpora import Corpus
 from raysae.errors import DataError
 from raysae.sample import Rejection
-from raysae.stages._careful import careful_look
+from raysae.stages._careful import CarefulReader
 from raysae.stages._spread import spread_runs
 from raysae.stages._trials import LIMITS, TIMEOUT
 from raysae.stages.result import listed_reasons
@@ -50,7 +50,8 @@ def look_first(setting: str, corpus: Corpus, max_fraction: float) -> None:
         DataError: Far too many rows cannot be used, or none can be read.
         RaysaeError: No child process could be started.
     """
-    rows = list(careful_look(corpus, first_runs(corpus), _LIMITS))
+    with CarefulReader(corpus, _LIMITS) as reader:
+        rows = [row for run in first_runs(corpus) for row in reader.read(run)]
     reasons = Counter(row.reason for row in rows if isinstance(row, Rejection))
     del reasons[TIMEOUT]
     found = too_many(reasons, len(rows), max_fraction)

@@ -190,7 +190,9 @@ def test_the_pool_grows_while_shards_wait(corpus: Corpus, tmp_path: Path) -> Non
             self.give_up_at = time.monotonic() + 240
 
         def work(self, shard: ShardSpec, samples: Sequence[Any]) -> dict[str, Any]:
-            (self.directory / f"{os.getpid()}").touch()
+            # Ray Data may later end idle actors and start others, which do not count.
+            if len(list(self.directory.iterdir())) < 3:
+                (self.directory / f"{os.getpid()}").touch()
             while len(list(self.directory.iterdir())) < 3 and time.monotonic() < self.give_up_at:
                 time.sleep(0.05)
             return {"rows": len(samples)}
@@ -207,15 +209,11 @@ def test_the_pool_grows_while_shards_wait(corpus: Corpus, tmp_path: Path) -> Non
         run=RunSettings(min_actors=1, max_actors=3, cpus_per_actor=0.5),
     )
     assert counts == {"rows": 40}
-    # Or more: Ray Data ends actors that have nothing to do for a moment, and starts others.
-    assert len(list((tmp_path / "actors").iterdir())) >= 3
+    assert len(list((tmp_path / "actors").iterdir())) == 3
 
 
-class DeadlyCorpus(Corpus):
-    """Reading it ends the process, as a decoder written in C can; each try leaves a file."""
-
-    def __init__(self, tries: Path) -> None:
-        self.tries = tries
+class ReadAlone(Corpus):
+    """A corpus of which nothing but `read_samples` is called."""
 
     @classmethod
     def check_columns(cls, schema: Any, file: str) -> None:
@@ -223,6 +221,13 @@ class DeadlyCorpus(Corpus):
 
     def samples(self, table: Any, first_ordinal: int) -> Any:
         raise NotImplementedError
+
+
+class DeadlyCorpus(ReadAlone):
+    """Reading it ends the process, as a decoder written in C can; each try leaves a file."""
+
+    def __init__(self, tries: Path) -> None:
+        self.tries = tries
 
     def read_samples(self, shard: ShardSpec) -> Iterator[Sample | Rejection]:
         (self.tries / f"{time.time_ns()}-{os.getpid()}").touch()
@@ -260,18 +265,11 @@ def test_a_row_that_always_kills_its_process_ends_the_job(
     assert len(list((tmp_path / "tries").iterdir())) == 2
 
 
-class LateCorpus(Corpus):
+class LateCorpus(ReadAlone):
     """Reading its second shard kills the actor that did the first and has nothing to do."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
-
-    @classmethod
-    def check_columns(cls, schema: Any, file: str) -> None:
-        raise NotImplementedError
-
-    def samples(self, table: Any, first_ordinal: int) -> Any:
-        raise NotImplementedError
 
     def read_samples(self, shard: ShardSpec) -> Iterator[Sample | Rejection]:
         actor = self.place / "actor"
