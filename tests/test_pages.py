@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.pages import PAGES, ROOT, job_commands
+from tests.scripts import run_script
 
 COMMANDS = [
     pytest.param(job, argv, id=f"{page}-{n}")
@@ -21,13 +20,6 @@ COMMANDS = [
 JOBS = sorted((ROOT / "jobs").glob("*.py"))
 OPTIONS_OF_OTHERS = {"--working-dir", "--address", "--generate"}
 """Those of Ray's own command line."""
-
-
-def run_job(job: Path, argv: list[str], monkeypatch: pytest.MonkeyPatch) -> int | str | None:
-    monkeypatch.setattr(sys, "argv", [str(job), *argv])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(job), run_name="__main__")
-    return ended.value.code
 
 
 def test_the_pages_have_commands() -> None:
@@ -46,7 +38,7 @@ def test_a_command_of_a_page_is_understood(
     (tmp_path / "raysae").symlink_to(ROOT / "raysae")
     (tmp_path / "pairs.yaml").write_text("corpus:\n  name: generic\n")
     monkeypatch.chdir(tmp_path)
-    code = run_job(ROOT / job, [*argv, "--print_config"], monkeypatch)
+    code = run_script(ROOT / job, [*argv, "--print_config"])
     assert not code, capsys.readouterr().out
     assert capsys.readouterr().out
 
@@ -55,9 +47,9 @@ def test_a_command_of_a_page_is_understood(
 def options() -> set[str]:
     """Every option of any job."""
     written = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(written):
+    with contextlib.redirect_stdout(written):
         for job in JOBS:
-            assert not run_job(job, ["--help"], patch)
+            assert not run_script(job, ["--help"])
     return set(re.findall(r"--[a-z_]+(?:\.[a-z_0-9]+)*", written.getvalue()))
 
 

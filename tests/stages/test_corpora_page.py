@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import runpy
-import sys
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +18,7 @@ from raysae.sample import Rejection, Sample
 from tests.corpora.published import FIXTURES
 from tests.corpora.published_rows import IMAGE, Rows, cell, pairs, write_parquet
 from tests.pages import ROOT, blocks, job_commands, tables
+from tests.scripts import run_script
 
 ROWS = 240
 BAD = {5: "empty-question", 150: "no-image"}
@@ -56,13 +55,10 @@ def test_a_users_own_columns_are_filtered(
     assert settings.count("/data/pairs") == 1
     (tmp_path / "pairs.yaml").write_text(settings.replace("/data/pairs", str(tmp_path / "data")))
     (argv,) = [argv for _, argv in job_commands("corpora.md") if "--corpus.max_rows" in argv]
-    job = ROOT / "jobs/filter.py"
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", [str(job), *argv])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(job), run_name="__main__")
+    code = run_script(ROOT / "jobs/filter.py", argv)
     output = capsys.readouterr().out
-    assert ended.value.code == 0, output[-3000:]
+    assert code == 0, output[-3000:]
     result = json.loads(output.splitlines()[-1].removeprefix("RAYSAE_RESULT "))
     assert (result["rows"], result["rejected"]) == (99, 2)
 

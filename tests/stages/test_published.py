@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import runpy
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from raysae.settings import RunSettings
 from raysae.stages.chain import Chain, ChainSettings
 from raysae.stages.live_scores import score_marks
 from tests.corpora.published import FIXTURES
+from tests.scripts import run_script
 from tests.stages.chains import argv_of
 from tests.stages.conftest import Made
 
@@ -46,7 +45,6 @@ def test_a_published_data_set_is_filtered(
     name: str,
     settings: ChainSettings,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     fixture = FIXTURES[name]
@@ -57,11 +55,9 @@ def test_a_published_data_set_is_filtered(
         run=RunSettings(max_rejected_fraction=0.5),
         select=SelectionSettings(scorer=scorer, fraction=0.5),
     )
-    monkeypatch.setattr(sys, "argv", [str(JOB), *argv_of(wanted)])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(JOB), run_name="__main__")
+    code = run_script(JOB, argv_of(wanted))
     output = capsys.readouterr().out
-    assert ended.value.code == 0, output[-3000:]
+    assert code == 0, output[-3000:]
     result = json.loads(output.splitlines()[-1].removeprefix("RAYSAE_RESULT "))
 
     chain = Chain(wanted)
