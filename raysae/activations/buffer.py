@@ -20,12 +20,14 @@ class TokenColumns:
         position_n: int32 (n,).
         token_id_n: int32 (n,).
         modality_n: uint8 (n,).
+        norm_n: float32 (n,), Euclidean norm of the hidden state.
     """
 
     sample_n: npt.NDArray[np.int32]
     position_n: npt.NDArray[np.int32]
     token_id_n: npt.NDArray[np.int32]
     modality_n: npt.NDArray[np.uint8]
+    norm_n: npt.NDArray[np.float32]
 
     def take(self, index_m: npt.NDArray[np.int64]) -> TokenColumns:
         """Return the tokens at `index_m`, in that order."""
@@ -34,6 +36,7 @@ class TokenColumns:
             self.position_n[index_m],
             self.token_id_n[index_m],
             self.modality_n[index_m],
+            self.norm_n[index_m],
         )
 
 

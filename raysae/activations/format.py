@@ -1,8 +1,8 @@
-"""The cache's format, version 1, as docs/activation-cache.md lays it down: schemas and limits."""
+"""The cache's format, version 2, as docs/activation-cache.md lays it down: schemas and limits."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import torch
 
 from raysae.errors import DataError, SettingsError
 
-CACHE_FORMAT_VERSION = "1"
+CACHE_FORMAT_VERSION = "2"
 
 MAX_SHARD_BYTES = 1 << 30
 """Bound on a shard's activations, which the writer holds in memory: 1 GiB."""
@@ -25,6 +25,12 @@ DTYPE_KEY = b"dtype"
 VERSION_KEY = b"raysae_activation_cache"
 """Key in the schema's metadata under which the format version stands."""
 
+COMPRESSION_KEY = b"compression"
+"""Key in a token file's schema under which stands how its buffers are compressed, if they are."""
+
+Compression = Literal["none", "zstd"]
+"""How the buffers of a token file are stored."""
+
 TORCH_DTYPES = {
     "float32": torch.float32,
     "float16": torch.float16,
@@ -35,7 +41,8 @@ TORCH_DTYPES = {
 _ARROW_TYPES = {"float32": pa.float32(), "float16": pa.float16(), "bfloat16": pa.uint16()}
 _NUMPY_TYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 
-_ROW_BYTES_WITHOUT_ACTIVATION = 4 + 4 + 4 + 1
+ROW_BYTES_WITHOUT_ACTIVATION = 4 + 4 + 4 + 1 + 4
+"""Of a token's sample, position, id, modality and norm."""
 
 SAMPLES_SCHEMA = pa.schema(
     [
@@ -45,22 +52,28 @@ SAMPLES_SCHEMA = pa.schema(
         pa.field("text_tokens", pa.int32()),
         pa.field("image_tokens", pa.int32()),
         pa.field("kept_tokens", pa.int32()),
+        pa.field("kept_positions", pa.list_(pa.int32())),
+        pa.field("kept_rows", pa.list_(pa.int32())),
     ],
     metadata={VERSION_KEY: CACHE_FORMAT_VERSION},
 )
 """One row per sample of a shard."""
 
 
-def tokens_schema(d_in: int, dtype: str) -> pa.Schema:
+def tokens_schema(d_in: int, dtype: str, compression: Compression = "none") -> pa.Schema:
     """Return the schema of a shard's token file.
 
     Args:
         d_in: Width of the hidden states.
         dtype: A key of `TORCH_DTYPES`.
+        compression: Of the file's buffers.
 
     Raises:
         SettingsError: Another dtype.
     """
+    metadata = {VERSION_KEY: CACHE_FORMAT_VERSION}
+    if compression != "none":
+        metadata[COMPRESSION_KEY] = compression
     item = pa.field("item", _ARROW_TYPES[known_dtype(dtype)])
     return pa.schema(
         [
@@ -68,19 +81,35 @@ def tokens_schema(d_in: int, dtype: str) -> pa.Schema:
             pa.field("position", pa.int32()),
             pa.field("token_id", pa.int32()),
             pa.field("modality", pa.uint8()),
+            pa.field("norm", pa.float32()),
             pa.field("activation", pa.list_(item, d_in), metadata={DTYPE_KEY: dtype}),
         ],
-        metadata={VERSION_KEY: CACHE_FORMAT_VERSION},
+        metadata=metadata,
     )
 
 
-def read_tokens_schema(schema: pa.Schema, file: str) -> tuple[int, str]:
-    """Return (d_in, dtype) of a token file.
+class TokenFormat(NamedTuple):
+    """What a token file's schema says.
+
+    Attributes:
+        d_in: Width of the hidden states.
+        dtype: A key of `TORCH_DTYPES`.
+        compression: Of the file's buffers.
+    """
+
+    d_in: int
+    dtype: str
+    compression: Compression
+
+
+def read_tokens_schema(schema: pa.Schema, file: str) -> TokenFormat:
+    """Return what the schema of a token file says.
 
     Raises:
         DataError: The schema is not this format's.
     """
-    version = (schema.metadata or {}).get(VERSION_KEY, b"").decode()
+    metadata = schema.metadata or {}
+    version = metadata.get(VERSION_KEY, b"").decode()
     if version != CACHE_FORMAT_VERSION:
         raise DataError(
             f"{file} is no activation cache of version {CACHE_FORMAT_VERSION} (it says "
@@ -91,13 +120,14 @@ def read_tokens_schema(schema: pa.Schema, file: str) -> tuple[int, str]:
         field = schema.field("activation")
         dtype = (field.metadata or {}).get(DTYPE_KEY, b"").decode()
         d_in = field.type.list_size if pa.types.is_fixed_size_list(field.type) else 0
+    compression: Compression = "zstd" if metadata.get(COMPRESSION_KEY) == b"zstd" else "none"
     if not (
         dtype in TORCH_DTYPES
         and d_in
-        and schema.equals(tokens_schema(d_in, dtype), check_metadata=True)
+        and schema.equals(tokens_schema(d_in, dtype, compression), check_metadata=True)
     ):
         raise DataError(f"{file} has other columns than the activation cache's:\n{schema}")
-    return d_in, dtype
+    return TokenFormat(d_in, dtype, compression)
 
 
 def known_dtype(dtype: str) -> str:
@@ -121,7 +151,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 def row_bytes(d_in: int, dtype: str) -> int:
     """Return the bytes that a token takes in a token file, without the framing."""
-    return d_in * TORCH_DTYPES[known_dtype(dtype)].itemsize + _ROW_BYTES_WITHOUT_ACTIVATION
+    return d_in * TORCH_DTYPES[known_dtype(dtype)].itemsize + ROW_BYTES_WITHOUT_ACTIVATION
 
 
 def as_numpy(acts_nd: torch.Tensor) -> npt.NDArray[Any]:

@@ -35,7 +35,9 @@ def write_dataset_index(directory: Directory, data_files: Sequence[str]) -> list
     first = open_shard(directory, data_files[0])
     schema = tokens_schema(first.d_in, first.dtype)
     features: dict[str, Any] = {
-        field.name: _value(str(field.type)) for field in schema if field.name != "activation"
+        field.name: _value(np.dtype(field.type.to_pandas_dtype()).name)
+        for field in schema
+        if field.name != "activation"
     }
     item = _value(np.dtype(numpy_type(first.dtype)).name)
     features["activation"] = {"feature": item, "length": first.d_in, "_type": "List"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from raysae.activations.format import read_tokens_schema
+from raysae.activations.format import read_tokens_schema, tokens_schema
 from raysae.errors import DataError
 from raysae.storage import Directory
 
@@ -21,7 +22,13 @@ _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
 COLUMNS: Mapping[str, npt.DTypeLike] = MappingProxyType(
-    {"sample": np.int32, "position": np.int32, "token_id": np.int32, "modality": np.uint8}
+    {
+        "sample": np.int32,
+        "position": np.int32,
+        "token_id": np.int32,
+        "modality": np.uint8,
+        "norm": np.float32,
+    }
 )
 """The columns beside the activation, with their numpy types."""
 
@@ -29,7 +36,7 @@ COLUMNS: Mapping[str, npt.DTypeLike] = MappingProxyType(
 class MappedShard:
     """A token file whose activations are views of the mapped file: opening copies none of them.
 
-    The other columns, 13 bytes a row, are copied, so that they need not be looked up by batch.
+    The other columns, 17 bytes a row, are copied, so that they need not be looked up by batch.
 
     Args:
         content: The mapped file.
@@ -48,14 +55,13 @@ class MappedShard:
         try:
             source = pa.BufferReader(content)
             with pa.ipc.open_stream(source) as stream:
-                self.d_in, self.dtype = read_tokens_schema(stream.schema, where)
+                self.d_in, self.dtype, _ = read_tokens_schema(stream.schema, where)
                 batches = list(stream)
             # A stream that was cut between two batches reads without an error.
             source.seek(max(0, source.size() - len(_END_OF_STREAM)))
             complete = source.read() == _END_OF_STREAM
         except (pa.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(f"{where} cannot be read ({reason}); {AGAIN}") from error
+            raise _damaged(where, error) from error
         if not complete:
             raise DataError(f"{where} was cut short; {AGAIN}")
         if any(column.null_count for batch in batches for column in batch.columns):
@@ -105,18 +111,43 @@ class MappedShard:
 
 
 def open_shard(directory: Directory, name: str) -> MappedShard:
-    """Map a cache's token file.
+    """Map a cache's token file, or what it is unpacked to on this machine if it is compressed.
 
     Raises:
         DataError: It is missing, damaged, cut short, or of another format.
     """
+    where = directory.describe(name)
     try:
         content = directory.map(name)
+        if _is_compressed(content, where):
+            content = directory.map_made(name, "unpacked", _unpack)
     except FileNotFoundError as error:
-        raise DataError(
-            f"{directory.describe(name)} is missing; run the job again, which makes it anew."
-        ) from error
-    return MappedShard(content, directory.describe(name))
+        raise DataError(f"{where} is missing; run the job again, which makes it anew.") from error
+    except pa.ArrowException as error:
+        raise _damaged(where, error) from error
+    return MappedShard(content, where)
+
+
+def _is_compressed(content: pa.Buffer, where: str) -> bool:
+    """Whether a token file's buffers have to be unpacked first."""
+    with pa.ipc.open_stream(pa.BufferReader(content)) as stream:
+        return read_tokens_schema(stream.schema, where).compression != "none"
+
+
+def _unpack(content: pa.Buffer, path: Path) -> None:
+    """Write a compressed token file's tokens uncompressed, so that they can be mapped."""
+    with pa.ipc.open_stream(pa.BufferReader(content)) as stream, path.open("wb") as file:
+        d_in, dtype, _ = read_tokens_schema(stream.schema, str(path))
+        schema = tokens_schema(d_in, dtype)
+        with pa.ipc.new_stream(file, schema) as unpacked:
+            for batch in stream:
+                unpacked.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
+    if content.slice(max(0, content.size - len(_END_OF_STREAM))).to_pybytes() != _END_OF_STREAM:
+        raise pa.ArrowInvalid("it was cut short")
+
+
+def _damaged(where: str, error: Exception) -> DataError:
+    return DataError(f"{where} cannot be read ({str(error).splitlines()[0]}); {AGAIN}")
 
 
 def view_activations(batch: pa.RecordBatch) -> npt.NDArray[Any]:

@@ -87,6 +87,24 @@ class ReadingOrder:
             done += count
         return shard_n, row_n
 
+    def shards_ahead(self, step: int, global_batch: int) -> list[int]:
+        """Return the shards that a batch and those soon after it are read from.
+
+        They are those of the window in which the batch ends, and of the next one.
+        """
+        number, offset = divmod((step + 1) * global_batch - 1, self.total_rows)
+        epoch = self._epoch(number)
+        window = int(np.searchsorted(epoch.window_w, offset, side="right")) - 1
+        ahead = self._window(epoch, window)
+        if window + 2 < len(epoch.window_w):
+            return ahead + self._window(epoch, window + 1)
+        return ahead + self._window(self._epoch(number + 1), 0)
+
+    def _window(self, epoch: _Epoch, window: int) -> list[int]:
+        first = window * self.mix_shards
+        shards: list[int] = epoch.shard_s[first : first + self.mix_shards].tolist()
+        return [shard for shard in shards if self._shard_rows[shard]]
+
     def _rows_of_epoch(
         self, number: int, offset: int, count: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -96,8 +114,7 @@ class ReadingOrder:
         window_n = np.searchsorted(epoch.window_w, place_n, side="right") - 1
         start_n = epoch.window_w[window_n]
         size_n = epoch.window_w[window_n + 1] - start_n
-        key_n = mix(epoch.key ^ window_n.astype(np.uint64))
-        place_n = start_n + shuffled_index(place_n - start_n, size_n, key_n)
+        place_n = start_n + window_order(epoch.key, window_n, place_n - start_n, size_n)
         slot_n = np.searchsorted(epoch.start_s, place_n, side="right") - 1
         return epoch.shard_s[slot_n], place_n - epoch.start_s[slot_n]
 
@@ -110,11 +127,34 @@ class ReadingOrder:
         return self._epochs[number]
 
     def _plan_epoch(self, number: int) -> _Epoch:
-        key = random_keys(2, self.seed, number)
-        shards = np.arange(len(self._shard_rows), dtype=np.int64)
-        shard_s = shuffled_index(
-            shards, np.full_like(shards, len(shards)), np.broadcast_to(key[:1], shards.shape)
-        )
+        shard_s, key = epoch_order(len(self._shard_rows), self.seed, number)
         start_s = np.concatenate(([0], np.cumsum(self._shard_rows[shard_s])))
-        edges = np.append(np.arange(0, len(shards), self.mix_shards), len(shards))
-        return _Epoch(key[1:], shard_s, start_s, start_s[edges])
+        edges = np.append(np.arange(0, len(shard_s), self.mix_shards), len(shard_s))
+        return _Epoch(key, shard_s, start_s, start_s[edges])
+
+
+def epoch_order(
+    shards: int, seed: int, epoch: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+    """Return an epoch's order of shards, int64 (s,), and the key of its windows, uint64 (1,)."""
+    key = random_keys(2, seed, epoch)
+    number_s = np.arange(shards, dtype=np.int64)
+    size_s, key_s = np.full_like(number_s, shards), np.broadcast_to(key[:1], number_s.shape)
+    return shuffled_index(number_s, size_s, key_s), key[1:]
+
+
+def window_order(
+    key: npt.NDArray[np.uint64],
+    window_n: npt.NDArray[np.int64],
+    place_n: npt.NDArray[np.int64],
+    size_n: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int64]:
+    """Return which row of its window stands at a place, int64 (n,).
+
+    Args:
+        key: The epoch's, as `epoch_order` returned it.
+        window_n: int64 (n,), the windows' numbers in the epoch.
+        place_n: int64 (n,), places in the windows, below their sizes.
+        size_n: int64 (n,), rows of each window.
+    """
+    return shuffled_index(place_n, size_n, mix(key ^ window_n.astype(np.uint64)))

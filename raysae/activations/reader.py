@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import torch
 
-from raysae.activations.format import SAMPLES_SCHEMA, as_torch, numpy_type
+from raysae.activations.format import as_torch, numpy_type
 from raysae.activations.mapped_shard import AGAIN, COLUMNS, MappedShard, open_shard
 from raysae.errors import DataError
 from raysae.storage import Directory
@@ -31,6 +30,7 @@ class CachedTokens:
         sample_n: int32 (n,), row in the samples table of the token's own shard.
         position_n: int32 (n,), position inside the sample.
         token_id_n: int32 (n,).
+        norm_n: float32 (n,), Euclidean norm of the hidden state.
     """
 
     acts_nd: torch.Tensor
@@ -38,6 +38,7 @@ class CachedTokens:
     sample_n: npt.NDArray[np.int32]
     position_n: npt.NDArray[np.int32]
     token_id_n: npt.NDArray[np.int32]
+    norm_n: npt.NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.position_n)
@@ -111,6 +112,7 @@ class CacheReader:
             tokens.sample_n[given_n],
             tokens.position_n[given_n],
             tokens.token_id_n[given_n],
+            tokens.norm_n[given_n],
         )
 
     def read(self, shard_n: npt.NDArray[np.int64], row_n: npt.NDArray[np.int64]) -> CachedTokens:
@@ -141,27 +143,18 @@ class CacheReader:
             columns["sample"],
             columns["position"],
             columns["token_id"],
+            columns["norm"],
         )
 
-    def read_samples(self, name: str) -> pa.Table:
-        """Read a shard's samples table: the columns of `SAMPLES_SCHEMA`, one row per sample.
-
-        Args:
-            name: The samples file, as the shard's done mark names it.
+    def read_ahead(self, shard: int) -> None:
+        """Bring a shard to this machine and towards its memory; safe in another thread.
 
         Raises:
             DataError: It is missing or damaged.
         """
-        path = self._directory.describe(name)
-        try:
-            with pa.ipc.open_stream(self._directory.read_bytes(name)) as stream:
-                table = stream.read_all()
-        except (pa.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(f"{path} cannot be read ({reason}); {AGAIN}") from error
-        if not table.schema.equals(SAMPLES_SCHEMA):
-            raise DataError(f"{path} has other columns than a samples table:\n{table.schema}")
-        return table
+        name = self._data_files[shard]
+        open_shard(self._directory, name)
+        self._directory.read_ahead(name)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": OrderedDict()}

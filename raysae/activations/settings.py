@@ -1,4 +1,4 @@
-"""Which tokens of a shard are cached, and in what order."""
+"""Which tokens are cached, and in what order training reads them."""
 
 from __future__ import annotations
 
@@ -44,3 +44,19 @@ class CacheSettings:
             raise SettingsError(
                 f"cache.max_norm_ratio: must be 0 (off) or more, got {self.max_norm_ratio}."
             )
+
+
+@dataclass(frozen=True)
+class ReadingSettings:
+    """In what order training reads the tokens (content: part of an SAE's id).
+
+    Attributes:
+        mix_shards: A batch is drawn from so many shards, whose rows are mixed with one another; the
+            next ones follow when all their rows are read.
+    """
+
+    mix_shards: int = 4
+
+    def __post_init__(self) -> None:
+        if self.mix_shards < 1:
+            raise SettingsError(f"reading.mix_shards: must be 1 or more, got {self.mix_shards}.")

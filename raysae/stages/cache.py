@@ -58,8 +58,7 @@ class CacheWorker:
             {
                 "shard": asdict(shard),
                 **ready.mark(),
-                "cached": files.summary(),
-                "d_in": self.hidden_states.model.d_in,
+                "cached": files.shard.to_json(),
                 "seconds": time.monotonic() - started,
             },
         )
@@ -96,7 +95,7 @@ def run_cache(chain: Chain) -> StageResult:
     for mark in artifact.marks(shards):
         totals.add(mark)
         cached.append((mark["cached"]["data"], mark["cached"]["rows"]))
-        d_in = mark["d_in"]
+        d_in = mark["cached"]["d_in"]
     check_rejected("cache", totals.counts, settings.run.max_rejected_fraction, totals.reasons)
     index = write_dataset_index(artifact.directory, [name for name, _ in cached])
     artifact.finish(

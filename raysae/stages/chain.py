@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from raysae.activations import CacheSettings
+from raysae.activations import CacheSettings, ReadingSettings
 from raysae.artifacts import (
     Artifact,
     ArtifactSpec,
@@ -40,8 +40,8 @@ from raysae.settings import RunSettings, resolved_storage
 from raysae.storage import Directory, open_storage, storage_at
 
 SNAPSHOT_VERSION = 1
-CACHE_VERSION = 1
-SAE_VERSION = 2
+CACHE_VERSION = 2
+SAE_VERSION = 3
 WEIGHTS_VERSION = 1
 SCORER_VERSION = 1
 SUBSET_VERSION = 1
@@ -148,6 +148,7 @@ class ChainSettings:
         model: The vision-language model whose hidden states are read.
         shards: How corpora are cut into shards.
         cache: Which tokens of the hidden states are kept for training.
+        reading: In what order training reads them.
         sae: The sparse autoencoder and its training.
         weights: How features are weighed (Algorithm 1, Eq. 7 of SAE-V).
         score: How samples are scored.
@@ -163,6 +164,7 @@ class ChainSettings:
     model: ModelSettings = field(default_factory=ModelSettings)
     shards: ShardSettings = field(default_factory=ShardSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
+    reading: ReadingSettings = field(default_factory=ReadingSettings)
     sae: SaeSettings = field(default_factory=builtin_sae)
     weights: WeightSettings = field(default_factory=WeightSettings)
     score: ScoreSettings = field(default_factory=ScoreSettings)
@@ -289,7 +291,7 @@ class Chain:
         return self._artifact(
             "saes",
             SAE_VERSION,
-            {"sae": asdict(self.settings.sae)},
+            {"sae": asdict(self.settings.sae), "reading": asdict(self.settings.reading)},
             # The corpus too: a used-up cache may be removed, and with it what it was made from.
             {"activations": self.activations.id, "corpus": self.sae_snapshot.id},
         )

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
+from raysae.activations.format import ROW_BYTES_WITHOUT_ACTIVATION
 from raysae.corpora import Corpus
 from raysae.errors import DataError, RejectedSampleError, SettingsError
 from raysae.finetune import longest_row, plan_tuning_memory, row_rules, training_processor
@@ -35,8 +36,8 @@ LOADED_BYTES_PER_S = 500e6
 
 GIB = 1 << 30
 
-TOKEN_COLUMN_BYTES = 13
-"""Sample, position, token id (4 bytes each) and modality (1) beside each hidden state."""
+TOKEN_COLUMN_BYTES = ROW_BYTES_WITHOUT_ACTIVATION + 8
+"""Beside each hidden state: the other columns, and its place in the samples file's index."""
 
 
 @dataclass(frozen=True)

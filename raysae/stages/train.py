@@ -17,7 +17,13 @@ import ray.train.collective
 import ray.train.torch
 import torch
 
-from raysae.activations import CachedTokens, CacheReader, ReadingOrder
+from raysae.activations import (
+    BatchReader,
+    CachedTokens,
+    CacheReader,
+    ReadingOrder,
+    ReadingSettings,
+)
 from raysae.artifacts import Artifact
 from raysae.errors import DataError
 from raysae.models import ModelSettings
@@ -56,6 +62,7 @@ class TrainTask:
         shard_rows: Rows of each.
         held_out: How many of the last files the SAE is judged by instead of trained on.
         sae: What to train.
+        reading: In what order the cache is read.
         model: What the hidden states are of; noted in the SAE's file.
         d_in: Width of a hidden state.
         run: Ranks and checkpoints.
@@ -67,6 +74,7 @@ class TrainTask:
     shard_rows: tuple[int, ...]
     held_out: int
     sae: SaeSettings
+    reading: ReadingSettings
     model: ModelSettings
     d_in: int
     run: TrainRunSettings
@@ -152,6 +160,7 @@ def _train_task(chain: Chain) -> TrainTask:
         shard_rows=tuple(rows for _, rows in shards),
         held_out=_held_out(len(shards)),
         sae=chain.settings.sae,
+        reading=chain.settings.reading,
         model=chain.settings.model,
         d_in=metadata["d_in"],
         run=chain.settings.train,
@@ -174,7 +183,7 @@ def _train_rank(config: dict[str, Any]) -> None:
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
     device = ray.train.torch.get_device()
     reader = CacheReader(task.cache, task.data_files, task.shard_rows)
-    order = ReadingOrder(task.trained_rows, task.sae.seed)
+    order = ReadingOrder(task.trained_rows, task.sae.seed, task.reading.mix_shards)
     trainer = SaeTrainer(
         task.sae,
         task.d_in,
@@ -187,11 +196,10 @@ def _train_rank(config: dict[str, Any]) -> None:
     history = _restore(trainer, checkpoints, ranks.rank)
     log_every = max(1, task.sae.steps // LOG_POINTS)
     mine = ranks.rows(task.sae.batch_tokens)
-    for step in range(trainer.steps_done, task.sae.steps):
-        shard_n, row_n = order.rows(step, task.sae.batch_tokens)
-        tokens = reader.read(shard_n[mine], row_n[mine])
+    batches = BatchReader(reader, order, task.sae.batch_tokens, mine)
+    for tokens in batches.batches(trainer.steps_done, task.sae.steps):
         trainer.step(tokens.acts_nd, tokens.modality_n)
-        done, last = step + 1, step + 1 == task.sae.steps
+        done, last = trainer.steps_done, trainer.steps_done == task.sae.steps
         if done % log_every == 0 or last:
             history.append(trainer.metrics())
             if ranks.rank == 0 and (len(history) % 10 == 0 or last):

@@ -42,7 +42,12 @@ class Backend(Protocol):
 
     A key's content appears whole or not at all, replaces what was there in one step, and survives a
     loss of power once the call has returned.
+
+    Attributes:
+        is_local: Whether `open_copy` opens the file itself, where it lies.
     """
+
+    is_local: bool
 
     def __str__(self) -> str:
         """The root, as the user would write it."""
@@ -144,6 +149,15 @@ class Backend(Protocol):
 
         Raises:
             FileNotFoundError: It is not there.
+        """
+        ...
+
+    def read_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return parts of a file, from a first byte up to the one after the last.
+
+        Raises:
+            FileNotFoundError: It is not there.
+            StorageError: It ends before a part does.
         """
         ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from raysae.storage.backend import Backend, Entry
 from raysae.storage.documents import parse_json, to_json
-from raysae.storage.scratch import finished_or_gone, link_or_copy
+from raysae.storage.node_cache import FullDiskError, open_cached
+from raysae.storage.scratch import FULL, finished_or_gone, full_disk, link_or_copy
 from raysae.storage.uris import check_name
 
 
@@ -147,11 +148,56 @@ class Directory:
         Raises:
             FileNotFoundError: It is not there.
         """
+        return _mapped(self.backend.open_copy(self.key(name)))
+
+    def map_made(self, name: str, what: str, make: Callable[[pa.Buffer, Path], None]) -> pa.Buffer:
+        """Map what is made of a file, which this machine keeps as it keeps copies of objects.
+
+        Only for files that never change under their name.
+
+        Args:
+            name: The file.
+            what: Names what is made; another thing needs another name.
+            make: Makes it: of the mapped file, at a new local path.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+        source = self.map(name)
+
+        def write(path: Path) -> None:
+            try:
+                make(source, path)
+            except OSError as error:
+                if error.errno in FULL:
+                    raise FullDiskError(str(full_disk(path, error.errno))) from error
+                raise
+
+        return _mapped(open_cached(f"{self.describe(name)}\0{what}", None, write))
+
+    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return parts of a file, from a first byte up to the one after the last.
+
+        Raises:
+            FileNotFoundError: It is not there.
+            StorageError: It ends before a part does.
+        """
+        return self.backend.read_ranges(self.key(name), ranges)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether files are mapped where they lie, and not copies of them."""
+        return self.backend.is_local
+
+    def read_ahead(self, name: str) -> None:
+        """Have a file brought to this machine, and the system begin to read it into memory.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
         descriptor = self.backend.open_copy(self.key(name))
         try:
-            if os.fstat(descriptor).st_size == 0:
-                return pa.py_buffer(b"")
-            return pa.py_buffer(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
         finally:
             os.close(descriptor)
 
@@ -212,3 +258,13 @@ class Directory:
     def free_bytes(self) -> int | None:
         """Return the bytes that the storage can still take; None if there is no bound."""
         return self.backend.free_bytes()
+
+
+def _mapped(descriptor: int) -> pa.Buffer:
+    """Map what a descriptor is of into memory, and close it."""
+    try:
+        if os.fstat(descriptor).st_size == 0:
+            return pa.py_buffer(b"")
+        return pa.py_buffer(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
+    finally:
+        os.close(descriptor)

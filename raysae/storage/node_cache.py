@@ -38,7 +38,7 @@ class FullDiskError(StorageError):
     """There is no room on this machine's disk for a copy."""
 
 
-def open_cached(version: str, size: int, fetch: Callable[[Path], None]) -> int:
+def open_cached(version: str, size: int | None, fetch: Callable[[Path], None]) -> int:
     """Return a descriptor, opened for reading, of this machine's copy of an object.
 
     The descriptor stays good when the copy is dropped for another one. A copy is not synced, so one
@@ -46,7 +46,7 @@ def open_cached(version: str, size: int, fetch: Callable[[Path], None]) -> int:
 
     Args:
         version: The object's URI, and what another write of it changes.
-        size: Its bytes.
+        size: Its bytes; None if that is not known before.
         fetch: Copies the object to a path. Where it raises FullDiskError, it is called again when
             the copies that were not used for longest have made room.
 
@@ -68,20 +68,20 @@ def open_cached(version: str, size: int, fetch: Callable[[Path], None]) -> int:
     return descriptor
 
 
-def _open_whole(path: Path, size: int) -> int | None:
+def _open_whole(path: Path, size: int | None) -> int | None:
     """Open a copy and count it as used; None if there is none of that size."""
     try:
         os.utime(path)
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
-    if os.fstat(descriptor).st_size == size:
+    if size is None or os.fstat(descriptor).st_size == size:
         return descriptor
     os.close(descriptor)
     return None
 
 
-def _fetch(path: Path, size: int, fetch: Callable[[Path], None]) -> int:
+def _fetch(path: Path, size: int | None, fetch: Callable[[Path], None]) -> int:
     """Make a copy and open it; older ones make room for it where the disk is full."""
     temporary = path.with_name(temporary_name())
     try:
@@ -91,7 +91,7 @@ def _fetch(path: Path, size: int, fetch: Callable[[Path], None]) -> int:
                 break
             except FullDiskError:
                 temporary.unlink(missing_ok=True)
-                if not _make_room(path.parent, size):
+                if not _make_room(path.parent, size or 0):
                     raise
         # Under its name another process may drop it at once, to make room for its own.
         descriptor = os.open(temporary, os.O_RDONLY)

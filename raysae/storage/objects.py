@@ -10,6 +10,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
 from glob import has_magic
@@ -46,8 +47,11 @@ PARTS_AT_ONCE = 4
 FETCHES = 2
 """How often an object is fetched whose bytes are not those that its name says."""
 
+RANGES_AT_ONCE = 8
+"""Ranges of an object that are read at the same time, each of them in memory meanwhile."""
+
 _PIECE_BYTES = 16 << 20
-"""Bytes of one request of `stream`."""
+"""Bytes of one request of `stream`, and of a large object's copy."""
 
 _TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")
 """Under which name a listing tells when an object was written, by client."""
@@ -60,6 +64,8 @@ class ObjectBackend:
         uri: Where.
         filesystem: An fsspec file system; that of the URI's scheme if None.
     """
+
+    is_local = False
 
     def __init__(self, uri: ObjectUri, filesystem: Any = None) -> None:
         self.uri = uri
@@ -295,16 +301,11 @@ class ObjectBackend:
 
     def stream(self, key: str) -> Iterator[bytes]:
         """Yield an object's bytes, a range in each request, so that any of them can be repeated."""
-        path = self._path(key)
         size = self.size(key)
         if size is None:
             raise FileNotFoundError(self.describe(key))
         for start in range(0, size, _PIECE_BYTES):
-            stop = min(start + _PIECE_BYTES, size)
-            piece: bytes = self._do(
-                "read", key, partial(self._fs.cat_file, path, start=start, end=stop)
-            )
-            yield piece
+            yield self._read_range(key, start, min(start + _PIECE_BYTES, size))
 
     def open_copy(self, key: str) -> int:
         """Open a copy in this machine's cache, which is made if there is none.
@@ -314,8 +315,7 @@ class ObjectBackend:
         about = self._about(key)
         if about is None:
             raise FileNotFoundError(self.describe(key))
-        tag = about.get("ETag") or about.get("etag")
-        version = f"{self.describe(key)}\0{tag}\0{_modified(about)}"
+        version = f"{self.describe(key)}\0{_tag(about)}\0{_modified(about)}"
         return open_cached(version, int(about["size"]), partial(self.fetch, key))
 
     def fetch(self, key: str, target: Path) -> None:
@@ -345,9 +345,13 @@ class ObjectBackend:
     def _get(self, key: str, target: Path) -> None:
         """Copy an object in one try."""
         path = self._path(key)
-        size = self._fs.info(path)["size"]
+        about = self._fs.info(path)
+        size = int(about["size"])
         try:
-            self._fs.get_file(path, str(target))
+            if size > _PIECE_BYTES:
+                self._get_in_ranges(key, target, about)
+            else:
+                self._fs.get_file(path, str(target))
         except OSError as error:
             if error.errno in FULL:
                 raise FullDiskError(
@@ -360,9 +364,52 @@ class ObjectBackend:
         if arrived != size:
             raise OSError(f"{arrived} bytes arrived of {size}")
 
+    def _get_in_ranges(self, key: str, target: Path, about: dict[str, Any]) -> None:
+        """Copy a large object by many requests at once: one alone gets a part of the network."""
+        size = int(about["size"])
+        ranges = [(at, min(at + _PIECE_BYTES, size)) for at in range(0, size, _PIECE_BYTES)]
+        with (
+            target.open("wb") as file,
+            ThreadPoolExecutor(RANGES_AT_ONCE, thread_name_prefix="ranges") as pool,
+        ):
+
+            def copy(start: int, stop: int) -> None:
+                os.pwrite(file.fileno(), self._read_range(key, start, stop), start)
+
+            copies = [pool.submit(copy, *one) for one in ranges]
+            try:
+                for one in copies:
+                    one.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+        if _tag(self._fs.info(self._path(key))) != _tag(about):
+            raise OSError("it was written again meanwhile")
+
+    def read_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return parts of an object, many of them read at once."""
+        with ThreadPoolExecutor(RANGES_AT_ONCE, thread_name_prefix="ranges") as pool:
+            return list(pool.map(lambda one: self._read_range(key, *one), ranges))
+
+    def _read_range(self, key: str, start: int, stop: int) -> bytes:
+        path = self._path(key)
+        piece: bytes = self._do(
+            "read", key, partial(self._fs.cat_file, path, start=start, end=stop)
+        )
+        if len(piece) != stop - start:
+            raise StorageError(
+                f"storage: {self.describe(key)} ends before byte {stop}; delete it and run the job "
+                "again, which makes it anew."
+            )
+        return piece
+
     def free_bytes(self) -> int | None:
         """Object stores tell of no bound."""
         return None
+
+
+def _tag(about: dict[str, Any]) -> object:
+    """Return what another write of an object changes; None if the store tells of nothing."""
+    return about.get("ETag") or about.get("etag")
 
 
 def _modified(about: dict[str, Any]) -> float:

@@ -22,7 +22,9 @@ def test_rows_stay_as_appended(monkeypatch: pytest.MonkeyPatch, dtype: str, boun
 
 
 def test_columns_take() -> None:
-    columns = TokenColumns(*[np.arange(5, dtype=np.int32)] * 3, np.zeros(5, np.uint8))
+    numbers = np.arange(5, dtype=np.int32)
+    columns = TokenColumns(*[numbers] * 3, np.zeros(5, np.uint8), numbers.astype(np.float32))
     taken = columns.take(np.array([3, 0, 3]))
     assert taken.position_n.tolist() == [3, 0, 3]
     assert taken.modality_n.dtype == np.uint8
+    assert taken.norm_n.tolist() == [3, 0, 3]

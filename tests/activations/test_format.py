@@ -77,7 +77,7 @@ def documented_snippet() -> str:
 def test_documented_example_reads_a_cache(tmp_path: Path, dtype: str) -> None:
     batch = token_batch(50, 4, dtype)
     files = write_shard(tmp_path, [batch])
-    path = tmp_path / files.data
+    path = tmp_path / files.shard.data
     collected: list[np.ndarray] = []
     exec(documented_snippet(), {"path": str(path), "collected": collected})
     with pa.memory_map(str(path)) as source:
@@ -108,7 +108,7 @@ def test_numpy_and_torch_views_share_memory(dtype: str) -> None:
 
 
 def test_a_row_takes_its_numbers_and_columns() -> None:
-    assert row_bytes(4096, "bfloat16") == 2 * 4096 + 4 + 4 + 4 + 1
+    assert row_bytes(4096, "bfloat16") == 2 * 4096 + 4 + 4 + 4 + 1 + 4
 
 
 def test_unknown_dtype_is_named() -> None:

@@ -17,7 +17,7 @@ from tests.storages import at
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_datasets_opens_the_cache(tmp_path: Path, dtype: str) -> None:
     shards = [
-        write_shard(tmp_path, [token_batch(n, 3, dtype, n)], name=f"shard-{n}").data
+        write_shard(tmp_path, [token_batch(n, 3, dtype, n)], name=f"shard-{n}").shard.data
         for n in (5, 0, 8)
     ]
     write_shard(tmp_path, [token_batch(4, 3, dtype)], name="interrupted")
@@ -37,7 +37,7 @@ def test_datasets_opens_the_cache(tmp_path: Path, dtype: str) -> None:
 
 def test_features_are_what_datasets_would_write(tmp_path: Path) -> None:
     files = write_shard(tmp_path, [token_batch(2, 3)])
-    write_dataset_index(at(tmp_path), [files.data])
+    write_dataset_index(at(tmp_path), [files.shard.data])
     written = json.loads((tmp_path / "dataset_info.json").read_text())["features"]
     assert written == datasets.Features.from_arrow_schema(tokens_schema(3, "float32")).to_dict()
 

@@ -14,8 +14,10 @@ from tests.storages import at
 
 def record_batch(activations: pa.Array) -> pa.RecordBatch:
     n = len(activations)
-    columns = [pa.array(np.arange(n, dtype=np.int32))] * 3 + [pa.array(np.zeros(n, np.uint8))]
-    return pa.RecordBatch.from_arrays([*columns, activations], schema=tokens_schema(3, "float32"))
+    numbers = [pa.array(np.arange(n, dtype=np.int32))] * 3
+    others = [pa.array(np.zeros(n, np.uint8)), pa.array(np.ones(n, np.float32))]
+    columns = [*numbers, *others, activations]
+    return pa.RecordBatch.from_arrays(columns, schema=tokens_schema(3, "float32"))
 
 
 def write(path: Path, batches: list[pa.RecordBatch]) -> None:

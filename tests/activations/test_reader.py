@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raysae.activations import CacheReader, ReadingOrder
+from raysae.activations import CacheReader, ReadingOrder, read_samples
 from raysae.activations.format import as_numpy
 from raysae.errors import DataError
 from tests.activations.caches import DTYPES, token_batch, write_shard
@@ -22,9 +22,9 @@ def test_rows_match_the_slow_twin(
 ) -> None:
     monkeypatch.setattr("raysae.activations.shard_file.MAX_BATCH_BYTES", batch_bytes)
     files = write_shard(tmp_path, [token_batch(n, 5, dtype, n) for n in (30, 1, 12)])
-    expected = reference.read_cache(tmp_path / files.data)
+    expected = reference.read_cache(tmp_path / files.shard.data)
     wanted = [42, 0, 17, 17, 3, 41]
-    tokens = CacheReader(at(tmp_path), [files.data]).read_rows(0, wanted)
+    tokens = CacheReader(at(tmp_path), [files.shard.data]).read_rows(0, wanted)
     assert len(tokens) == 6
     for place, row in enumerate(wanted):
         assert tokens.sample_n[place] == expected[row]["sample"]
@@ -44,10 +44,13 @@ def three_shards(directory: Path) -> tuple[CacheReader, list[list[tuple[int, int
         for number, n in enumerate((20, 1, 33))
     ]
     rows = [
-        [(row["token_id"], row["position"]) for row in reference.read_cache(directory / file.data)]
+        [
+            (row["token_id"], row["position"])
+            for row in reference.read_cache(directory / file.shard.data)
+        ]
         for file in files
     ]
-    return CacheReader(at(directory), [file.data for file in files]), rows
+    return CacheReader(at(directory), [file.shard.data for file in files]), rows
 
 
 def test_read_mixes_shards_in_storage_order(tmp_path: Path) -> None:
@@ -101,31 +104,31 @@ def test_rows_out_of_range(tmp_path: Path) -> None:
 
 def test_damage_is_named(tmp_path: Path) -> None:
     files = write_shard(tmp_path, [token_batch(20, 3)])
-    path = tmp_path / files.data
+    path = tmp_path / files.shard.data
     data = path.read_bytes()
     for damaged in (data[:-8], data[:-100], data[:50], b"", b"nonsense" * 20):
         path.write_bytes(damaged)
-        with pytest.raises(DataError, match=files.data):
-            CacheReader(at(tmp_path), [files.data])
+        with pytest.raises(DataError, match=files.shard.data):
+            CacheReader(at(tmp_path), [files.shard.data])
     path.unlink()
-    with pytest.raises(DataError, match=files.data):
-        CacheReader(at(tmp_path), [files.data])
+    with pytest.raises(DataError, match=files.shard.data):
+        CacheReader(at(tmp_path), [files.shard.data])
     with pytest.raises(DataError, match="no shard"):
         CacheReader(at(tmp_path), [])
-    (tmp_path / files.samples).write_bytes(b"nonsense")
+    (tmp_path / files.shard.samples).write_bytes(b"nonsense")
     path.write_bytes(data)
-    with pytest.raises(DataError, match=files.samples):
-        CacheReader(at(tmp_path), [files.data]).read_samples(files.samples)
+    with pytest.raises(DataError, match=files.shard.samples):
+        read_samples(at(tmp_path), files.shard.samples)
 
 
 def test_shards_that_do_not_fit_together(tmp_path: Path) -> None:
     one = write_shard(tmp_path, [token_batch(3, 2)])
     other = write_shard(tmp_path, [token_batch(3, 2, "float16")], name="other")
-    reader = CacheReader(at(tmp_path), [one.data, other.data], [3, 3])
+    reader = CacheReader(at(tmp_path), [one.shard.data, other.shard.data], [3, 3])
     with pytest.raises(DataError, match="float16"):
         reader.read_rows(1, [0])
     with pytest.raises(DataError, match="4"):
-        CacheReader(at(tmp_path), [one.data], [4]).read_rows(0, [0])
+        CacheReader(at(tmp_path), [one.shard.data], [4]).read_rows(0, [0])
 
 
 def test_other_arrow_files_are_refused(tmp_path: Path) -> None:

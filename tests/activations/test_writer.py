@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from raysae.activations import CacheReader, CacheSettings, ShardWriter, writer
+from raysae.activations import CacheReader, CacheSettings, ShardWriter, collected, read_samples
 from raysae.activations.format import SAMPLES_SCHEMA
 from raysae.errors import SettingsError
 from raysae.sample import TokenBatch
@@ -22,8 +22,8 @@ def test_every_token_is_written_once_to_the_bit(tmp_path: Path, dtype: str) -> N
     lengths = [1, 2928, 0, 17, 1]
     batches = [token_batch(n, 6, dtype, seed) for seed, n in enumerate(lengths)]
     files = write_shard(tmp_path, batches)
-    assert files.rows == sum(lengths)
-    tokens = CacheReader(at(tmp_path), [files.data]).read_rows(0, np.arange(files.rows))
+    assert files.shard.rows == sum(lengths)
+    tokens = CacheReader(at(tmp_path), [files.shard.data]).read_rows(0, np.arange(files.shard.rows))
     assert tokens.acts_nd.dtype == batches[0].acts_nd.dtype
     order = np.lexsort((tokens.position_n, tokens.sample_n))
     assert tokens.sample_n[order].tolist() == np.repeat(np.arange(5), lengths).tolist()
@@ -35,7 +35,7 @@ def test_every_token_is_written_once_to_the_bit(tmp_path: Path, dtype: str) -> N
 
 def test_tokens_are_permuted(tmp_path: Path) -> None:
     files = write_shard(tmp_path, [token_batch(500, 2, seed=seed) for seed in range(4)])
-    rows = reference.read_cache(tmp_path / files.data)
+    rows = reference.read_cache(tmp_path / files.shard.data)
     place = np.array([row["sample"] * 500 + row["position"] for row in rows])
     assert sorted(place) == list(range(2000))
     # Neighbours in the file are strangers, and places say nothing about origins.
@@ -48,7 +48,7 @@ def test_files_do_not_depend_on_the_order_of_adding(tmp_path: Path) -> None:
     one = write_shard(tmp_path / "a", batches)
     other = write_shard(tmp_path / "b", batches, order=[2, 0, 1])
     assert one == other
-    for name in (one.data, one.samples):
+    for name in (one.shard.data, one.shard.samples):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
@@ -62,7 +62,7 @@ def test_permutation_depends_on_seed_and_shard_name(tmp_path: Path, change: str)
         else write_shard(tmp_path, batches, name="shard-00001")
     )
     positions = [
-        [row["position"] for row in reference.read_cache(tmp_path / files.data)]
+        [row["position"] for row in reference.read_cache(tmp_path / files.shard.data)]
         for files in (one, other)
     ]
     assert positions[0] != positions[1]
@@ -76,15 +76,15 @@ def test_name_changes_with_a_single_bit(tmp_path: Path) -> None:
     batch.acts_nd.view(torch.uint8)[4, 1] ^= 1
     changed = write_shard(tmp_path, [batch])
     assert first == again
-    assert changed.data != first.data
-    assert changed.samples == first.samples
+    assert changed.shard.data != first.shard.data
+    assert changed.shard.samples == first.shard.samples
     assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_samples_table_counts(tmp_path: Path) -> None:
     batches = [token_batch(30, 2, seed=1), token_batch(0, 2), token_batch(8, 2, seed=2)]
     files = write_shard(tmp_path, batches, settings=CacheSettings(tokens_per_sample=10))
-    with pa.OSFile(str(tmp_path / files.samples)) as file:
+    with pa.OSFile(str(tmp_path / files.shard.samples)) as file:
         table = pa.ipc.open_stream(file).read_all()
     assert table.schema.equals(SAMPLES_SCHEMA, check_metadata=True)
     assert table.column("sample_id").to_pylist() == ["id-0", "id-1", "id-2"]
@@ -101,25 +101,28 @@ def test_gaps_in_sample_indices_close(tmp_path: Path) -> None:
     writer.add(7, "late", 7, token_batch(2, 2))
     writer.add(3, "early", 3, token_batch(1, 2))
     files = writer.finish()
-    reader = CacheReader(at(tmp_path), [files.data])
-    assert reader.read_samples(files.samples).column("sample_id").to_pylist() == ["early", "late"]
+    reader = CacheReader(at(tmp_path), [files.shard.data])
+    assert read_samples(at(tmp_path), files.shard.samples).column("sample_id").to_pylist() == [
+        "early",
+        "late",
+    ]
     assert sorted(reader.read_rows(0, range(3)).sample_n) == [0, 1, 1]
 
 
 def test_empty_shard(tmp_path: Path) -> None:
     files = ShardWriter(at(tmp_path), "s", 4, "float16", CacheSettings()).finish()
-    assert (files.rows, files.n_samples) == (0, 0)
-    reader = CacheReader(at(tmp_path), [files.data])
+    assert (files.shard.rows, files.shard.n_samples) == (0, 0)
+    reader = CacheReader(at(tmp_path), [files.shard.data])
     assert (reader.rows, reader.d_in, reader.dtype) == (0, 4, "float16")
-    assert reader.read_samples(files.samples).num_rows == 0
+    assert read_samples(at(tmp_path), files.shard.samples).num_rows == 0
 
 
 @pytest.mark.parametrize("rows", [1, 7, 1000])
 def test_norms_are_those_of_the_rows(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "_NORM_ROWS", rows)
+    monkeypatch.setattr(collected, "_NORM_ROWS", rows)
     acts_nd = torch.randn(20, 5).to(torch.bfloat16)
     expected = [math.sqrt(sum(float(x) ** 2 for x in row)) for row in acts_nd]
-    np.testing.assert_allclose(writer._norms(acts_nd), expected, rtol=1e-5)
+    np.testing.assert_allclose(collected.row_norms(acts_nd), expected, rtol=1e-5)
 
 
 def test_rules_drop_and_count(tmp_path: Path) -> None:
@@ -128,15 +131,19 @@ def test_rules_drop_and_count(tmp_path: Path) -> None:
     modality_n = np.zeros(100, np.uint8)
     batch = TokenBatch(*[np.arange(100, dtype=np.int32)] * 3, modality_n, acts_nd)
     files = write_shard(tmp_path, [batch], settings=CacheSettings(max_norm_ratio=10.0))
-    assert files.dropped == {"tokens_per_sample": 0, "image_fraction": 0, "max_norm_ratio": 3}
-    kept = [row["position"] for row in reference.read_cache(tmp_path / files.data)]
+    assert files.shard.dropped == {"tokens_per_sample": 0, "image_fraction": 0, "max_norm_ratio": 3}
+    kept = [row["position"] for row in reference.read_cache(tmp_path / files.shard.data)]
     assert sorted(kept) == list(range(3, 100))
 
     modality_n[50:80] = 1
     settings = CacheSettings(tokens_per_sample=20, image_fraction=0.5)
     files = write_shard(tmp_path, [batch], settings=settings)
-    assert files.dropped == {"tokens_per_sample": 40, "image_fraction": 40, "max_norm_ratio": 0}
-    modalities = [row["modality"] for row in reference.read_cache(tmp_path / files.data)]
+    assert files.shard.dropped == {
+        "tokens_per_sample": 40,
+        "image_fraction": 40,
+        "max_norm_ratio": 0,
+    }
+    modalities = [row["modality"] for row in reference.read_cache(tmp_path / files.shard.data)]
     assert sorted(modalities) == [0] * 10 + [1] * 10
 
 
@@ -149,19 +156,21 @@ def test_drawn_tokens_do_not_depend_on_the_shard(tmp_path: Path) -> None:
     alone = writer.finish()
     of_third = {
         row["position"]
-        for row in reference.read_cache(tmp_path / together.data)
+        for row in reference.read_cache(tmp_path / together.shard.data)
         if row["sample"] == 2
     }
-    assert of_third == {row["position"] for row in reference.read_cache(tmp_path / alone.data)}
+    assert of_third == {
+        row["position"] for row in reference.read_cache(tmp_path / alone.shard.data)
+    }
 
 
 def test_record_batches_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raysae.activations.shard_file.MAX_BATCH_BYTES", 1000)
     files = write_shard(tmp_path, [token_batch(100, 8)])
-    with pa.OSFile(str(tmp_path / files.data)) as file:
+    with pa.OSFile(str(tmp_path / files.shard.data)) as file:
         sizes = [batch.num_rows for batch in pa.ipc.open_stream(file)]
-    assert sizes == [22] * 4 + [12]
-    assert len(reference.read_cache(tmp_path / files.data)) == 100
+    assert sizes == [20] * 5
+    assert len(reference.read_cache(tmp_path / files.shard.data)) == 100
 
 
 def test_buffer_grows_beyond_the_planned_bound(
@@ -170,7 +179,7 @@ def test_buffer_grows_beyond_the_planned_bound(
     monkeypatch.setattr("raysae.activations.buffer.MAX_SHARD_BYTES", 100)
     batches = [token_batch(20, 4, seed=seed) for seed in range(3)]
     files = write_shard(tmp_path, batches)
-    tokens = CacheReader(at(tmp_path), [files.data]).read_rows(0, range(60))
+    tokens = CacheReader(at(tmp_path), [files.shard.data]).read_rows(0, range(60))
     order = np.lexsort((tokens.position_n, tokens.sample_n))
     assert bits(tokens.acts_nd[order]) == b"".join(bits(batch.acts_nd) for batch in batches)
 

@@ -45,10 +45,11 @@ def test_where_every_row_is_sampled_the_plan_is_what_the_cache_became(made: Made
     planned, metadata = stage.Plan(chain), chain.activations.metadata()
     assert (planned.sae_corpus.rows, planned.sae_corpus.usable) == (64, 1.0)
     assert planned.sae_corpus.tokens == metadata["tokens"]
-    columns = 4 + 4 + 4 + 1
-    assert planned.cache().disk_bytes == metadata["tokens"] * (32 * 4 + columns)
-    data = [path_of(chain.activations.directory) / name for name in metadata["data_files"]]
-    on_disk = sum(path.stat().st_size for path in data)
+    columns, index = 4 + 4 + 4 + 1 + 4, 4 + 4
+    assert planned.cache().disk_bytes == metadata["tokens"] * (32 * 4 + columns + index)
+    on_disk = sum(
+        path.stat().st_size for path in path_of(chain.activations.directory).rglob("*.arrow")
+    )
     assert planned.cache().disk_bytes == pytest.approx(on_disk, rel=0.05)
 
 
@@ -110,7 +111,7 @@ def test_fine_tuning_is_planned(chain: Chain, capsys: pytest.CaptureFixture[str]
 
 def test_kept_tokens_bound_the_disk(chain: Chain) -> None:
     few = Chain(replace(chain.settings, cache=CacheSettings(tokens_per_sample=2)))
-    assert stage.Plan(few).cache().disk_bytes == 64 * 2 * (32 * 4 + 13)
+    assert stage.Plan(few).cache().disk_bytes == 64 * 2 * (32 * 4 + 25)
 
 
 def test_gpus_cost_money(chain: Chain, capsys: pytest.CaptureFixture[str]) -> None:

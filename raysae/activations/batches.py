@@ -1,0 +1,71 @@
+"""Training batches of a cache, read ahead of their use."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from raysae.activations.order import ReadingOrder
+from raysae.activations.reader import CachedTokens, CacheReader
+
+BATCHES_AHEAD = 2
+"""Batches that are read while one is in use; each is in memory meanwhile."""
+
+SHARDS_AT_ONCE = 2
+"""Shards that are brought here at the same time; of an object each by many requests at once."""
+
+
+class BatchReader:
+    """One rank's slices of the global batches, in order.
+
+    A thread copies the rows of the next batches out of the shards while one is in use. Others bring
+    the shards of the next window to this machine: from an object store into its cache, from a disk
+    into memory, in the order of the file, where rows alone would be read in random order.
+
+    Args:
+        reader: The cache; nobody else may read with it meanwhile.
+        order: Which rows make up each batch.
+        global_batch: Rows per batch over all ranks.
+        mine: The slice of each batch that is wanted.
+    """
+
+    def __init__(
+        self, reader: CacheReader, order: ReadingOrder, global_batch: int, mine: slice
+    ) -> None:
+        self._reader = reader
+        self._order = order
+        self._global_batch = global_batch
+        self._mine = mine
+        self._asked: deque[int] = deque(maxlen=3 * order.mix_shards)
+
+    def batches(self, first: int, stop: int) -> Iterator[CachedTokens]:
+        """Yield the slices of batches number `first` to `stop` - 1.
+
+        Raises:
+            DataError: A shard is missing or damaged.
+        """
+        pending: deque[Future[CachedTokens]] = deque()
+        with (
+            ThreadPoolExecutor(SHARDS_AT_ONCE, thread_name_prefix="shards") as fetching,
+            ThreadPoolExecutor(1, thread_name_prefix="batches") as reading,
+        ):
+            try:
+                for step in range(first, stop):
+                    pending.append(reading.submit(self._read, step, fetching))
+                    if len(pending) > BATCHES_AHEAD:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+            finally:
+                reading.shutdown(cancel_futures=True)
+                fetching.shutdown(cancel_futures=True)
+
+    def _read(self, step: int, fetching: ThreadPoolExecutor) -> CachedTokens:
+        for shard in self._order.shards_ahead(step, self._global_batch):
+            if shard not in self._asked:
+                self._asked.append(shard)
+                # Whatever fails there fails again, with its reason, where the rows are read.
+                fetching.submit(self._reader.read_ahead, shard)
+        shard_n, row_n = self._order.rows(step, self._global_batch)
+        return self._reader.read(shard_n[self._mine], row_n[self._mine])

@@ -1,0 +1,69 @@
+"""Tokens in memory as Arrow record batches, gathered in a given order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from raysae.activations.buffer import TokenColumns
+from raysae.activations.format import (
+    Compression,
+    activation_array,
+    as_numpy,
+    dtype_name,
+    row_bytes,
+    tokens_schema,
+)
+
+
+def rows_in_batch(d_in: int, dtype: str, max_bytes: int) -> int:
+    """Return the rows of a record batch of at most so many bytes, and at least one."""
+    return max(1, max_bytes // row_bytes(d_in, dtype))
+
+
+def record_batches(
+    columns: TokenColumns,
+    acts_nd: torch.Tensor,
+    source_m: npt.NDArray[np.int64],
+    max_bytes: int,
+    compression: Compression = "none",
+) -> Iterator[pa.RecordBatch]:
+    """Yield tokens in a given order, each batch good until the next one is asked for.
+
+    Rows are gathered straight into one batch's memory, which is used again and again.
+
+    Args:
+        columns: The other columns, m rows, in the order of writing.
+        acts_nd: The hidden states, (n, d_in), contiguous, on the CPU.
+        source_m: int64 (m,), for each row its row in `acts_nd`.
+        max_bytes: Of a batch.
+        compression: Named in the schema; nothing is compressed here.
+    """
+    d_in, dtype = acts_nd.shape[1], dtype_name(acts_nd.dtype)
+    schema = tokens_schema(d_in, dtype, compression)
+    batch_rows = rows_in_batch(d_in, dtype, max_bytes)
+    stored_nd = as_numpy(acts_nd)
+    gathered_bd = np.empty((min(batch_rows, len(source_m)), d_in), dtype=stored_nd.dtype)
+    for start in range(0, len(source_m), batch_rows):
+        rows = slice(start, min(start + batch_rows, len(source_m)))
+        batch_bd = gathered_bd[: rows.stop - rows.start]
+        # mode="clip" writes straight into `out`; every index is in range.
+        np.take(stored_nd, source_m[rows], axis=0, out=batch_bd, mode="clip")
+        arrays: list[npt.NDArray[Any] | pa.Array] = [
+            columns.sample_n[rows],
+            columns.position_n[rows],
+            columns.token_id_n[rows],
+            columns.modality_n[rows],
+            columns.norm_n[rows],
+            activation_array(batch_bd.reshape(-1), d_in, dtype),
+        ]
+        yield pa.RecordBatch.from_arrays([*map(_arrow, arrays)], schema=schema)
+
+
+def _arrow(values: npt.NDArray[Any] | pa.Array) -> pa.Array:
+    return values if isinstance(values, pa.Array) else pa.array(values)
