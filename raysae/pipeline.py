@@ -100,7 +100,7 @@ STAGES: Mapping[str, Stage] = {
     "activations": Stage(
         needs=(),
         where=lambda chain: chain.activations.directory,
-        finished=lambda chain: chain.activations.is_finished(),
+        finished=lambda chain: all(cache.is_finished() for cache in chain.caches.values()),
         run=_run_cache,
     ),
     "saes": Stage(
@@ -166,7 +166,10 @@ def make(chain: Chain, kind: str) -> StageResult | None:
 
 def _in_use(chain: Chain, kind: str) -> AbstractContextManager[None]:
     """Say that an artifact and all that it is made from are in use."""
-    return using(chain.root, [STAGES[name].where(chain).path for name in _needed(kind)])
+    paths = {STAGES[name].where(chain).path for name in _needed(kind)}
+    if "activations" in _needed(kind):
+        paths.update(cache.directory.path for cache in chain.caches.values())
+    return using(chain.root, sorted(paths))
 
 
 def _make_in_use(chain: Chain, kind: str) -> StageResult | None:

@@ -16,7 +16,7 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass, is_dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import yaml
 from jsonargparse import ArgumentParser
@@ -50,6 +50,8 @@ class RunSettings:
         max_retries: How often one actor is started again over its life, and how often the reading
             of one shard is tried again, after its process or node was lost.
         max_rejected_fraction: The job fails with exit code 3 when more rows than this are rejected.
+        compress_cache: `zstd` compresses the cache's token files, for those that are kept for long;
+            reading them again takes room for unpacked copies on each node's own disk.
         price_per_gpu_hour: Dollars, for `--plan` only.
     """
 
@@ -60,6 +62,7 @@ class RunSettings:
     token_budget: int = 8192
     max_retries: int = 3
     max_rejected_fraction: float = 0.2
+    compress_cache: Literal["none", "zstd"] = "none"
     price_per_gpu_hour: float = 2.5
 
     def __post_init__(self) -> None:

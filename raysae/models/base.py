@@ -86,7 +86,7 @@ class HiddenStateModel(ABC):
 
     Attributes:
         d_in: Width of a hidden state.
-        layer: Block L, counted from 0, whose output is returned.
+        layer: Block L, counted from 0, the last one that is there.
         device: Where the weights are.
         dtype: Format of weights and hidden states.
     """
@@ -131,16 +131,24 @@ class HiddenStateModel(ABC):
         """
         return self.fill(sample, self.outline(sample))
 
-    @abstractmethod
     def hidden_states(self, prepared: Sequence[PreparedSample]) -> TokenBatch:
-        """Run one padded forward pass and return the output of block L without the padding.
+        """Run one forward pass for block L alone; see `hidden_states_at`."""
+        return self.hidden_states_at(prepared, [self.layer])[self.layer]
+
+    @abstractmethod
+    def hidden_states_at(
+        self, prepared: Sequence[PreparedSample], layers: Sequence[int]
+    ) -> dict[int, TokenBatch]:
+        """Run one padded forward pass and return the outputs of blocks without the padding.
 
         Args:
             prepared: At least one sample. Which others are in the batch changes a sample's hidden
                 states by rounding alone (1e-5 in float32).
+            layers: Blocks up to L; a block's output is the same to the bit in a model that ends
+                with it.
 
         Returns:
-            The tokens of all samples in the order given; `sample_n` indexes `prepared`.
+            By block: the tokens of all samples in the order given; `sample_n` indexes `prepared`.
 
         Raises:
             DataError: The images' features and their placeholders differ in number.

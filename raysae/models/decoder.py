@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -116,18 +117,46 @@ class Decoder(HiddenStateModel):
         return outlined
 
     @torch.no_grad()
-    def hidden_states(self, prepared: Sequence[PreparedSample]) -> TokenBatch:
-        """Run one padded forward pass; see `HiddenStateModel.hidden_states`."""
+    def hidden_states_at(
+        self, prepared: Sequence[PreparedSample], layers: Sequence[int]
+    ) -> dict[int, TokenBatch]:
+        """Run one padded forward pass; see `HiddenStateModel.hidden_states_at`."""
         lengths = [sample.n_tokens for sample in prepared]
         id_bt = np.zeros((len(prepared), max(lengths)), np.int64)
         for row, sample in enumerate(prepared):
             id_bt[row, : lengths[row]] = sample.token_id_n
-        out_btd = self._text_model(
-            **self._inputs(id_bt, prepared), use_cache=False, past_key_values=KeepsNothing()
-        ).last_hidden_state
-        # The lengths are known on the host, so that cutting the padding off does not wait.
-        acts_nd = torch.cat([out_btd[row, :length] for row, length in enumerate(lengths)])
-        return token_batch(prepared, acts_nd)
+        with self._noted(set(layers) - {self.layer}) as noted:
+            last_btd = self._text_model(
+                **self._inputs(id_bt, prepared), use_cache=False, past_key_values=KeepsNothing()
+            ).last_hidden_state
+        found: dict[int, TokenBatch] = {}
+        for layer in layers:
+            out_btd = last_btd if layer == self.layer else noted.pop(layer)
+            # The lengths are known on the host, so that cutting the padding off does not wait.
+            acts_nd = torch.cat([out_btd[row, :length] for row, length in enumerate(lengths)])
+            found[layer] = token_batch(prepared, acts_nd)
+        return found
+
+    @contextmanager
+    def _noted(self, layers: Collection[int]) -> Iterator[dict[int, torch.Tensor]]:
+        """Note the outputs of blocks, by number, while the context lasts."""
+        noted: dict[int, torch.Tensor] = {}
+
+        def note(layer: int, output: Any) -> None:
+            # Some versions of transformers return a tuple.
+            noted[layer] = output if isinstance(output, torch.Tensor) else output[0]
+
+        hooks = [
+            self._text_model.layers[layer].register_forward_hook(
+                lambda _block, _given, output, layer=layer: note(layer, output)
+            )
+            for layer in layers
+        ]
+        try:
+            yield noted
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _inputs(
         self, id_bt: npt.NDArray[np.int64], prepared: Sequence[PreparedSample]

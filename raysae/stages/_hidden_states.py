@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -35,6 +35,13 @@ class PreparedShard:
         self.prepared: list[PreparedSample] = []
         self._rejections: list[Rejection] = []
         self._dropped: set[int] = set()
+
+    def twin(self) -> PreparedShard:
+        """Return a shard of the same samples from which others can be dropped."""
+        twin = PreparedShard()
+        twin.samples, twin.prepared = self.samples, self.prepared
+        twin._rejections, twin._dropped = [*self._rejections], {*self._dropped}
+        return twin
 
     def add(self, sample: Sample, prepared: PreparedSample) -> None:
         """Take a sample in."""
@@ -120,32 +127,48 @@ class HiddenStates:
                 shard.reject(Rejection(row.sample_id, row.ordinal, error.reason, error.detail))
         return shard
 
-    def run(self, shard: PreparedShard, *, on_host: bool = False) -> Iterator[Batch]:
+    def run(self, shard: PreparedShard) -> Iterator[Batch]:
         """Yield, batch by batch, the indices of its samples and their tokens' hidden states.
 
         A sample whose images cannot be processed, or whose hidden states are not all finite, is
         dropped from the shard.
+        """
+        for _, batch in self.run_layers({self.model.layer: shard}):
+            yield batch
+
+    def run_layers(
+        self, shards: Mapping[int, PreparedShard], *, on_host: bool = False
+    ) -> Iterator[tuple[int, Batch]]:
+        """Yield the hidden states of several blocks, each with its block's number.
 
         Args:
-            shard: As `prepare` returned it.
+            shards: By block, one that `prepare` returned and twins of it: what is dropped for the
+                hidden states of one block stays with the others.
             on_host: Whether the hidden states are wanted in the host's memory. From a GPU they are
                 copied there while the next batch is at work.
         """
-        launched: _Launched | None = None
-        for indices, prepared in self._filled(shard):
-            batch = self.model.hidden_states(prepared)
-            ready, launched = launched, _Launched.of(indices, batch, on_host=on_host)
-            del prepared, batch
-            if launched.done is None:
+        launched: list[_Launched] = []
+        for indices, prepared in self._filled(list(shards.values())):
+            batches = self.model.hidden_states_at(prepared, list(shards))
+            ready = launched
+            launched = [
+                _Launched.of(layer, indices, batch, on_host=on_host)
+                for layer, batch in batches.items()
+            ]
+            del prepared, batches
+            if launched[0].done is None:
                 # Nothing is gained by holding a batch back that is computed already.
-                ready, launched = launched, None
-            if ready is not None:
-                yield from _finite(shard, ready)
-        if launched is not None:
-            yield from _finite(shard, launched)
+                ready, launched = launched, []
+            while ready:
+                yield from _finite(shards, ready.pop(0))
+        while launched:
+            yield from _finite(shards, launched.pop(0))
 
-    def _filled(self, shard: PreparedShard) -> Iterator[tuple[list[int], list[PreparedSample]]]:
+    def _filled(
+        self, shards: Sequence[PreparedShard]
+    ) -> Iterator[tuple[list[int], list[PreparedSample]]]:
         """Yield the batches with their images, without what cannot be processed."""
+        shard = shards[0]
         batches = self.model.batches(shard.prepared, self.token_budget)
         filled = filled_batches(self.model, shard.samples, shard.prepared, batches, self.threads)
         for indices, samples in zip(batches, filled, strict=True):
@@ -153,7 +176,8 @@ class HiddenStates:
             prepared: list[PreparedSample] = []
             for index, sample in zip(indices, samples, strict=True):
                 if isinstance(sample, RejectedSampleError):
-                    shard.drop(index, sample)
+                    for one in shards:
+                        one.drop(index, sample)
                 else:
                     kept.append(index)
                     prepared.append(sample)
@@ -166,28 +190,30 @@ class _Launched(NamedTuple):
     """A batch whose hidden states may still be computed.
 
     Attributes:
+        layer: The block that they are of.
         indices: Its samples.
         batch: Their tokens.
         finite_n: bool (n,), whether each hidden state is finite, in the host's memory.
         done: When all of it is there; None if it is now.
     """
 
+    layer: int
     indices: list[int]
     batch: TokenBatch
     finite_n: torch.Tensor
     done: torch.cuda.Event | None
 
     @classmethod
-    def of(cls, indices: list[int], batch: TokenBatch, *, on_host: bool) -> _Launched:
+    def of(cls, layer: int, indices: list[int], batch: TokenBatch, *, on_host: bool) -> _Launched:
         """Begin to copy to the host what is wanted there, without waiting for it."""
         finite_n = batch.acts_nd.isfinite().all(dim=1)
         if not batch.acts_nd.is_cuda:
-            return cls(indices, batch, finite_n, None)
+            return cls(layer, indices, batch, finite_n, None)
         if on_host:
             batch = replace(batch, acts_nd=_copied(batch.acts_nd))
         copied_n, done = _copied(finite_n), torch.cuda.Event()  # type: ignore[no-untyped-call]
         done.record()
-        return cls(indices, batch, copied_n, done)
+        return cls(layer, indices, batch, copied_n, done)
 
 
 def _copied(tensor: torch.Tensor) -> torch.Tensor:
@@ -196,23 +222,25 @@ def _copied(tensor: torch.Tensor) -> torch.Tensor:
     return copy.copy_(tensor, non_blocking=True)
 
 
-def _finite(shard: PreparedShard, launched: _Launched) -> Iterator[Batch]:
+def _finite(
+    shards: Mapping[int, PreparedShard], launched: _Launched
+) -> Iterator[tuple[int, Batch]]:
     """Yield a batch without the samples of which any hidden state is not finite."""
-    indices, batch = launched.indices, launched.batch
+    layer, indices, batch = launched.layer, launched.indices, launched.batch
     if launched.done is not None:
         launched.done.synchronize()
     finite = launched.finite_n.numpy()
     if finite.all():
-        yield indices, batch
+        yield layer, (indices, batch)
         return
     bad = set(batch.sample_n[~finite].tolist())
     for place in sorted(bad):
         broken = int((~finite[batch.sample_n == place]).sum())
         detail = f"the hidden states of {broken} of its tokens are infinite or no numbers"
-        shard.drop(indices[place], RejectedSampleError("non-finite", detail))
+        shards[layer].drop(indices[place], RejectedSampleError("non-finite", detail))
     kept = [place for place in range(len(indices)) if place not in bad]
     if kept:
-        yield [indices[place] for place in kept], _only(batch, kept)
+        yield layer, ([indices[place] for place in kept], _only(batch, kept))
 
 
 def _only(batch: TokenBatch, places: Sequence[int]) -> TokenBatch:

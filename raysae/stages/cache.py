@@ -1,68 +1,111 @@
-"""Corpus to hidden states: a model in each actor, one Arrow file per shard."""
+"""Corpus to hidden states: a model in each actor, one Arrow file per shard and layer."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from raysae.activations import CacheSettings, ShardWriter, write_dataset_index
+from raysae.activations import (
+    CachedShard,
+    CacheSettings,
+    Compression,
+    ShardWriter,
+    write_dataset_index,
+)
 from raysae.artifacts import ATTEMPTS, Artifact, ShardSpec
 from raysae.sample import Rejection, Sample
 from raysae.stages._hidden_states import HiddenStates, Reading, split_by_sample
 from raysae.stages._pool import ShardTask, check_rejected, run_shards
 from raysae.stages._snapshots import record_snapshot
 from raysae.stages.chain import Chain
-from raysae.stages.result import ShardTotals, StageResult, finished_counts, missing_shards
+from raysae.stages.result import (
+    ShardTotals,
+    StageResult,
+    finished_counts,
+    missing_shards,
+)
 
 
 class CacheWorker:
     """Turns shards into Arrow files.
 
     Args:
-        artifact: Where they go.
+        artifacts: Where they go, by layer; the model ends with the last of them.
         reading: How samples are read.
         cache: Which tokens are kept.
+        compression: How token files are stored.
     """
 
-    def __init__(self, *, artifact: Artifact, reading: Reading, cache: CacheSettings) -> None:
-        self.artifact = artifact
+    def __init__(
+        self,
+        *,
+        artifacts: Mapping[int, Artifact],
+        reading: Reading,
+        cache: CacheSettings,
+        compression: Compression,
+    ) -> None:
+        self.artifacts = artifacts
         self.cache = cache
+        self.compression = compression
         self.dtype = reading.model.dtype
         self.hidden_states = HiddenStates(reading)
 
     def finished(self, shard: ShardSpec) -> dict[str, Any] | None:
-        """Return the counts of a shard that is complete, else None."""
-        return finished_counts(self.artifact, shard)
+        """Return the counts of a shard that is complete in every layer, else None."""
+        counts = None
+        for artifact in self.artifacts.values():
+            counts = finished_counts(artifact, shard)
+            if counts is None:
+                return None
+        return counts
 
     def work(self, shard: ShardSpec, samples: Sequence[Sample | Rejection]) -> dict[str, Any]:
-        """Write one shard's file, its sample table and its mark; return the counts."""
+        """Write one shard's files and marks, in the layers that lack it; return the counts."""
         started = time.monotonic()
         ready = self.hidden_states.prepare(samples)
-        writer = ShardWriter(
-            self.artifact.directory,
+        layers = self._lacking(shard)
+        shards = {layer: ready.twin() for layer in layers}
+        writers = {layer: self._writer(layer, shard) for layer in layers}
+        for layer, (indices, batch) in self.hidden_states.run_layers(shards, on_host=True):
+            for index, tokens in zip(indices, split_by_sample(batch), strict=True):
+                sample = ready.samples[index]
+                writers[layer].add(index, sample.sample_id, sample.ordinal, tokens)
+        written, counts = 0, ready.counts()
+        for layer in layers:
+            files = writers.pop(layer).finish()
+            written += sum(record.size for record in files.records)
+            counts = shards[layer].counts()
+            self.artifacts[layer].mark_shard(
+                shard.name,
+                files.records,
+                {
+                    "shard": asdict(shard),
+                    **shards[layer].mark(),
+                    "cached": files.shard.to_json(),
+                    "seconds": time.monotonic() - started,
+                },
+            )
+        return {**counts, "bytes": written}
+
+    def _lacking(self, shard: ShardSpec) -> list[int]:
+        """Return the layers that a shard is still to be done in, the last one if it is in none."""
+        *before, last = self.artifacts
+        lacking = [one for one in before if finished_counts(self.artifacts[one], shard) is None]
+        if lacking and finished_counts(self.artifacts[last], shard) is not None:
+            return lacking
+        return [*lacking, last]
+
+    def _writer(self, layer: int, shard: ShardSpec) -> ShardWriter:
+        return ShardWriter(
+            self.artifacts[layer].directory,
             shard.name,
             self.hidden_states.model.d_in,
             self.dtype,
             self.cache,
+            compression=self.compression,
         )
-        for indices, batch in self.hidden_states.run(ready, on_host=True):
-            for index, tokens in zip(indices, split_by_sample(batch), strict=True):
-                sample = ready.samples[index]
-                writer.add(index, sample.sample_id, sample.ordinal, tokens)
-        files = writer.finish()
-        self.artifact.mark_shard(
-            shard.name,
-            files.records,
-            {
-                "shard": asdict(shard),
-                **ready.mark(),
-                "cached": files.shard.to_json(),
-                "seconds": time.monotonic() - started,
-            },
-        )
-        return ready.counts()
 
 
 def run_cache(chain: Chain) -> StageResult:
@@ -71,43 +114,65 @@ def run_cache(chain: Chain) -> StageResult:
     Raises:
         DataError: No usable row, too many rejected rows, or a model that cannot be read.
     """
-    artifact, settings = chain.activations, chain.settings
+    artifacts, settings = chain.caches, chain.settings
     shards = chain.shards(chain.sae_corpus)
-    artifact.begin(len(shards))  # First, so that the snapshot is needed before it is looked up.
+    for artifact in artifacts.values():
+        artifact.begin(len(shards))  # First, so that the snapshot is needed before it is looked up.
     record_snapshot(chain.sae_snapshot, chain.sae_corpus.snapshot)
     started = time.monotonic()
-    missing = missing_shards("cache", artifact, shards)
+    lacking = [
+        missing_shards(_named(layer, artifacts), artifact, shards)
+        for layer, artifact in artifacts.items()
+    ]
+    wanted = {shard for one in lacking for shard in one}
     run_shards(
         "cache",
         chain.sae_corpus,
-        [ShardTask(shard) for shard in missing],
+        [ShardTask(shard) for shard in shards if shard in wanted],
         worker_class=CacheWorker,
         worker_arguments={
-            "artifact": artifact,
+            "artifacts": artifacts,
             "reading": Reading.of(settings),
             "cache": settings.cache,
+            "compression": settings.run.compress_cache,
         },
-        attempts=artifact.directory / ATTEMPTS,
+        attempts=chain.activations.directory / ATTEMPTS,
         model=settings.model,
         run=settings.run,
     )
-    totals, cached, d_in = ShardTotals(), [], 0
+    for artifact in artifacts.values():
+        totals = _finish(artifact, shards, settings.run.max_rejected_fraction, started)
+    rows, rejected = totals.counts["rows"], totals.counts["rejected"]
+    return StageResult(rows, rejected, any(len(one) < len(shards) for one in lacking))
+
+
+def _named(layer: int, artifacts: Mapping[int, Artifact]) -> str:
+    """Return what the lines about one of the caches begin with."""
+    return "cache" if len(artifacts) == 1 else f"cache of layer {layer}"
+
+
+def _finish(
+    artifact: Artifact, shards: Sequence[ShardSpec], max_rejected: float, started: float
+) -> ShardTotals:
+    """Add up one layer's marks, and write what says that its cache is complete."""
+    totals, names, rows, d_in = ShardTotals(), [], [], 0
     for mark in artifact.marks(shards):
         totals.add(mark)
-        cached.append((mark["cached"]["data"], mark["cached"]["rows"]))
-        d_in = mark["cached"]["d_in"]
-    check_rejected("cache", totals.counts, settings.run.max_rejected_fraction, totals.reasons)
-    index = write_dataset_index(artifact.directory, [name for name, _ in cached])
+        cached = CachedShard.of_mark(mark, str(artifact.directory))
+        names.append(cached.data)
+        rows.append(cached.rows)
+        d_in = cached.d_in
+    check_rejected("cache", totals.counts, max_rejected, totals.reasons)
+    index = write_dataset_index(artifact.directory, names)
     artifact.finish(
         {
             **totals.to_json(),
             "d_in": d_in,
-            "data_files": [name for name, _ in cached],
-            "data_rows": [rows for _, rows in cached],
+            "data_files": names,
+            "data_rows": rows,
             "seconds": time.monotonic() - started,
         },
         index,
         shards,
     )
-    rows, rejected = totals.counts["rows"], totals.counts["rejected"]
-    return StageResult(rows, rejected, len(missing) < len(shards))
+    return totals

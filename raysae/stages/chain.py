@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -175,6 +176,24 @@ class ChainSettings:
 
 
 @dataclass(frozen=True)
+class CacheJobSettings(ChainSettings):
+    """Settings of the chain and of which layers are cached.
+
+    Args:
+        layers: Blocks whose outputs are cached in one pass, each as the cache that `model.layer`
+            alone would give; `model.layer` if there are none.
+    """
+
+    layers: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(set(self.layers)) < len(self.layers) or any(layer < 0 for layer in self.layers):
+            raise SettingsError(
+                f"layers: must be different blocks, counted from 0, got {list(self.layers)}."
+            )
+
+
+@dataclass(frozen=True)
 class FinetuneJobSettings(ChainSettings):
     """Settings of the chain and of the fine-tuning on its subset.
 
@@ -202,6 +221,8 @@ class Chain:
     def __init__(self, settings: ChainSettings) -> None:
         path = _resolved_model(settings.model.path, "model.path")
         model = replace(settings.model, path=path).with_layer
+        if isinstance(settings, CacheJobSettings) and settings.layers:
+            model = replace(model, layer=max(settings.layers))
         storage = resolved_storage(settings.storage)
         resolved = replace(settings, storage=storage, model=model)
         if isinstance(resolved, FinetuneJobSettings) and resolved.finetune.model:
@@ -274,11 +295,27 @@ class Chain:
 
     @cached_property
     def activations(self) -> Artifact:
-        """The cache of hidden states of `sae_corpus`."""
+        """The cache of hidden states of `sae_corpus`, of several layers that of the last one."""
+        return self.caches[self.settings.model.layer]
+
+    @cached_property
+    def caches(self) -> Mapping[int, Artifact]:
+        """The caches that are made in one pass, by layer, ascending."""
+        settings = self.settings
+        layers: tuple[int, ...] = (settings.model.layer,)
+        if isinstance(settings, CacheJobSettings) and settings.layers:
+            layers = tuple(sorted(settings.layers))
+        return {layer: self._cache(layer) for layer in layers}
+
+    def _cache(self, layer: int) -> Artifact:
+        """Name a layer's cache, the same whichever others are made along with it."""
         return self._artifact(
             "activations",
             CACHE_VERSION,
-            {"model": self.model_content, "cache": asdict(self.settings.cache)},
+            {
+                "model": {**self.model_content, "layer": layer},
+                "cache": asdict(self.settings.cache),
+            },
             {
                 "corpus": self.sae_snapshot.id,
                 "rows_per_shard": self.rows_per_shard,

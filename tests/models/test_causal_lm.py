@@ -56,6 +56,17 @@ def test_equals_the_whole_model(
 
 
 @pytest.mark.parametrize("name", CONFIGS)
+def test_several_layers_of_one_pass_are_those_of_models_cut_there(
+    directories: dict[str, Path], name: str
+) -> None:
+    model = load(directories[name], layer=LAYER)
+    ready = [model.prepare(said(text)) for text in TEXTS]
+    for layer, batch in model.hidden_states_at(ready, range(LAYER + 1)).items():
+        alone = load(directories[name], layer=layer).hidden_states(ready)
+        assert batch.acts_nd.equal(alone.acts_nd)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
 def test_batched_equals_single(directories: dict[str, Path], name: str) -> None:
     equals_single(load(directories[name]), [said(text) for text in TEXTS])
 

@@ -62,6 +62,16 @@ def test_batched_equals_single(family: Family, tmp_path: Path, side: str, attent
     equals_single(family.load(attention=attention), SAMPLES)
 
 
+def test_several_layers_of_one_pass_are_those_of_models_cut_there(family: Family) -> None:
+    ready = [family.load().prepare(given) for given in SAMPLES]
+    found = family.load().hidden_states_at(ready, [2, 0, LAYER])
+    assert list(found) == [2, 0, LAYER]
+    for layer, batch in found.items():
+        alone = family.load(layer=layer).hidden_states(ready)
+        assert batch.acts_nd.equal(alone.acts_nd)
+        assert batch.token_id_n.tolist() == alone.token_id_n.tolist()
+
+
 def test_a_samples_rows_do_not_depend_on_its_neighbours_order(family: Family) -> None:
     model = family.load()
     ready = [model.prepare(given) for given in SAMPLES[:2]]

@@ -10,9 +10,11 @@ import pyarrow as pa
 import pytest
 import torch
 
+from raysae.activations import CacheReader
+from raysae.errors import SettingsError
 from raysae.pipeline import make
 from raysae.sample import Sample
-from raysae.stages.chain import Chain
+from raysae.stages.chain import CacheJobSettings, Chain
 from raysae.storage import read_json
 from tests.stages.chains import cached_sample, contents, reader_of, unfinished_files
 from tests.stages.conftest import Made
@@ -82,6 +84,7 @@ def test_datasets_opens_it(made: Made) -> None:
         "position",
         "token_id",
         "modality",
+        "norm",
         "activation",
     }
     assert len(opened[0]["activation"]) == 32
@@ -112,3 +115,71 @@ def test_only_the_shard_without_a_mark_is_done_again(made: Made, tmp_path: Path)
         for name in times:
             metadata.pop(name)
     assert json.dumps(again, sort_keys=True) == json.dumps(original, sort_keys=True)
+
+
+def layered(made: Made, storage: Path, *layers: int) -> Chain:
+    """Return the chain of a job that caches several layers."""
+    settings = {**vars(made.settings), "storage": str(storage), "layers": layers}
+    return Chain(CacheJobSettings(**settings))
+
+
+def test_each_layer_of_one_pass_is_the_cache_that_it_is_alone(made: Made, tmp_path: Path) -> None:
+    chain = layered(made, tmp_path / "storage", 4, 2)
+    result = make(chain, "activations")
+    assert result is not None
+    assert (result.rows, result.rejected, result.resumed) == (64, 0, False)
+    assert list(chain.caches) == [2, 4]
+    # Names carry checksums: the deeper layer is the one that was made alone, to the bit.
+    whole = contents(path_of(made.chain.activations.directory))
+    assert chain.activations.id == made.chain.activations.id
+    assert contents(path_of(chain.activations.directory)).keys() == whole.keys()
+    shallow = replace(made.settings, model=replace(made.settings.model, layer=2))
+    alone = Chain(replace(shallow, storage=str(tmp_path / "alone")))
+    make(alone, "activations")
+    assert chain.caches[2].id == alone.activations.id
+    there, here = (path_of(one.directory) for one in (alone.activations, chain.caches[2]))
+    assert contents(here).keys() == contents(there).keys()
+    # The same token stands in the same row of every layer.
+    rows = [
+        CacheReader(cache.directory, cache.metadata()["data_files"]).read_rows(1, range(50))
+        for cache in chain.caches.values()
+    ]
+    assert rows[0].sample_n.tolist() == rows[1].sample_n.tolist()
+    assert rows[0].position_n.tolist() == rows[1].position_n.tolist()
+    assert not rows[0].acts_nd.equal(rows[1].acts_nd)
+
+
+def test_of_several_layers_only_what_one_lacks_is_done_again(made: Made, tmp_path: Path) -> None:
+    chain = layered(made, tmp_path / "storage", 2, 4)
+    shutil.copytree(path_of(made.chain.activations.directory), path_of(chain.activations.directory))
+    before = contents(path_of(chain.activations.directory))
+    result = make(chain, "activations")
+    assert result is not None
+    assert result.resumed
+    after = contents(path_of(chain.activations.directory))
+    same = [name for name in before if name.startswith("shard-")]
+    assert len(same) == 6
+    assert [after[name] for name in same] == [before[name] for name in same]
+    assert chain.caches[2].metadata()["rows"] == 64
+
+
+@pytest.mark.parametrize("layers", [(2, 2), (-1, 3)])
+def test_impossible_layers_are_refused(made: Made, tmp_path: Path, layers: tuple[int, ...]) -> None:
+    with pytest.raises(SettingsError, match="layers"):
+        layered(made, tmp_path, *layers)
+
+
+def test_a_compressed_cache_trains_as_another(made: Made, tmp_path: Path) -> None:
+    run = replace(made.settings.run, compress_cache="zstd")
+    chain = Chain(replace(made.settings, storage=str(tmp_path / "storage"), run=run))
+    make(chain, "saes")
+    assert chain.activations.id == made.chain.activations.id
+    data = chain.activations.metadata()["data_files"]
+    assert data != made.chain.activations.metadata()["data_files"]
+    packed, plain = reader_of(chain), reader_of(made.chain)
+    for shard in range(len(data)):
+        rows = range(plain.shard_rows[shard])
+        assert packed.read_rows(shard, rows).acts_nd.equal(plain.read_rows(shard, rows).acts_nd)
+    weights = "sae_weights.safetensors"
+    here, there = (path_of(one.sae.directory) / weights for one in (chain, made.chain))
+    assert here.read_bytes() == there.read_bytes()

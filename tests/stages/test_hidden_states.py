@@ -57,15 +57,23 @@ class FakeModel:
     def batches(self, prepared: Sequence[PreparedSample], budget: int) -> list[list[int]]:
         return length_batches([one.n_tokens for one in prepared], budget)
 
-    def hidden_states(self, prepared: Sequence[PreparedSample]) -> TokenBatch:
+    layer = 4
+
+    def hidden_states_at(
+        self, prepared: Sequence[PreparedSample], layers: Sequence[int]
+    ) -> dict[int, TokenBatch]:
+        """The same in every layer, but that `late` goes wrong in the fourth alone."""
+        return {layer: self.states_at(prepared, layer) for layer in layers}
+
+    def states_at(self, prepared: Sequence[PreparedSample], layer: int) -> TokenBatch:
         assert all(one.tensors for one in prepared)
-        self.passes += 1
+        self.passes += layer == self.layer
         lengths = [one.n_tokens for one in prepared]
         acts = [[float(n), float(t), 0.0] for n in lengths for t in range(n)]
         acts_nd = torch.tensor(acts)
         starts = np.cumsum([0, *lengths])
         for one, start in zip(prepared, starts, strict=False):
-            if "nan" in one.sample_id:
+            if "nan" in one.sample_id or ("late" in one.sample_id and layer == 4):
                 acts_nd[start + 1, 2] = torch.nan
             if "inf" in one.sample_id:
                 acts_nd[start, 0] = -torch.inf
@@ -125,6 +133,19 @@ def test_every_row_comes_out_once_or_is_rejected(states: HiddenStates) -> None:
         (10, "no-image"),
     ]
     assert "1 of its tokens" in rejections[0]["detail"]
+
+
+def test_a_layers_rows_do_not_depend_on_which_others_are_read(states: HiddenStates) -> None:
+    names = ["5-a", "9-late", "3-b", "7-broken", "5-nan", "16-late", "2-d"]
+    ready = states.prepare(rows(*names))
+    shards = {layer: ready.twin() for layer in (1, 4)}
+    seen: dict[int, set[str]] = {1: set(), 4: set()}
+    for layer, (indices, _) in states.run_layers(shards):
+        seen[layer].update(ready.samples[index].sample_id for index in indices)
+    assert seen == {1: {"5-a", "9-late", "3-b", "16-late", "2-d"}, 4: {"5-a", "3-b", "2-d"}}
+    assert [shards[layer].counts()["rows"] for layer in (1, 4)] == [5, 3]
+    assert [shards[layer].counts()["rejected"] for layer in (1, 4)] == [2, 4]
+    assert ready.counts()["rejected"] == 0
 
 
 def test_a_batch_of_which_nothing_is_left(states: HiddenStates) -> None:
@@ -265,7 +286,7 @@ def test_a_gpus_hidden_states_are_the_cpus(on_host: bool) -> None:
     def everything(device: str) -> dict[str, torch.Tensor]:
         states = HiddenStates(Reading(ModelSettings(), device, token_budget=512, threads=3))
         shard, found = states.prepare(rows), {}
-        for indices, batch in states.run(shard, on_host=on_host):
+        for _, (indices, batch) in states.run_layers({4: shard}, on_host=on_host):
             assert batch.acts_nd.is_cuda == (device == "cuda" and not on_host)
             for index, part in zip(indices, split_by_sample(batch), strict=True):
                 found[shard.samples[index].sample_id] = part.acts_nd.cpu().clone()
