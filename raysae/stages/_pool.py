@@ -10,7 +10,7 @@ import json
 import pickle
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -34,6 +34,8 @@ from raysae.sample import Rejection, Sample
 from raysae.settings import RunSettings
 from raysae.stages._capacity import Resources, check_fits
 from raysae.stages._careful import careful_read, reject_deadly
+from raysae.stages._metrics import ShardMetrics
+from raysae.stages._progress import sum_counts
 from raysae.stages._silence import told_of_silence
 from raysae.stages._steady import steady_context, stream_of
 from raysae.stages._trials import LIMITS
@@ -48,9 +50,6 @@ READER_CPUS = 0.25
 MIN_QUEUED = 16
 QUEUED_PER_ACTOR = 4
 """Shards that wait to be read, or are read and wait for an actor that has two already."""
-
-LOG_INTERVAL_S = 5.0
-"""Seconds between two progress lines."""
 
 
 class ShardWorker(Protocol):
@@ -126,6 +125,7 @@ def run_shards(
         ).map_batches(
             _WorkerActor,
             fn_constructor_args=(
+                stage,
                 worker_class,
                 dict(worker_arguments),
                 Attempts(attempts, "work"),
@@ -151,7 +151,7 @@ def run_shards(
         described_deaths(stage, run.max_retries),
         told_of_silence(stage) as heard,
     ):
-        return _sum_counts(stage, len(tasks), counts, heard)
+        return sum_counts(stage, len(tasks), counts, heard)
 
 
 def _check_capacity(stage: str, run: RunSettings) -> None:
@@ -162,36 +162,6 @@ def _check_capacity(stage: str, run: RunSettings) -> None:
         [actor] * run.min_actors + [Resources(READER_CPUS, 0)],
         ("run.cpus_per_actor", "run.gpus_per_actor", "run.min_actors"),
     )
-
-
-def _sum_counts(
-    stage: str, shards: int, counts: Iterator[dict[str, float]], heard: Callable[[], None]
-) -> dict[str, float]:
-    """Add up what the shards report, with a progress line now and then.
-
-    Args:
-        stage: Its name, for the lines.
-        shards: How many there are.
-        counts: Of one shard after another.
-        heard: Called for each.
-    """
-    total: dict[str, float] = {}
-    started = logged = time.monotonic()
-    for done, count in enumerate(counts, start=1):
-        heard()
-        for name, value in count.items():
-            total[name] = total.get(name, 0) + value
-        now = time.monotonic()
-        if now - logged > LOG_INTERVAL_S or done == shards:
-            logged = now
-            rate = total.get("tokens", 0) / max(now - started, 1e-9)
-            sys.stdout.write(
-                f"{stage}: {done}/{shards} shards, {total.get('rows', 0):,.0f} rows, "
-                f"{total.get('rejected', 0):,.0f} rejected, {total.get('tokens', 0):,.0f} tokens, "
-                f"{rate:,.0f} tokens/s\n"
-            )
-            sys.stdout.flush()
-    return total
 
 
 def check_rejected(
@@ -277,6 +247,7 @@ class _WorkerActor:
 
     def __init__(
         self,
+        stage: str,
         worker_class: type[ShardWorker],
         arguments: Mapping[str, Any],
         attempts: Attempts,
@@ -284,6 +255,7 @@ class _WorkerActor:
     ) -> None:
         self.attempts = attempts
         self.model = model
+        self.metrics = ShardMetrics(stage)
         self.failure: RaysaeError | None = None
         try:
             self.worker = worker_class(**arguments)
@@ -298,11 +270,13 @@ class _WorkerActor:
         # By a run beside this one; or this one did it, but a node was lost with the answer.
         if (counts := self.worker.finished(task.shard)) is not None:
             return {"counts": [json.dumps(counts)]}
+        started = time.monotonic()
         samples = pickle.loads(batch["samples"][0])  # noqa: S301 - written by _read_shard
         with self.attempts.attempt(task.attempt) as careful:
             if careful:
                 samples = reject_deadly(self.model, samples)
             counts = self._work(task.shard, samples)
+        self.metrics.add(counts, time.monotonic() - started)
         return {"counts": [json.dumps(counts)]}
 
     def _work(self, shard: ShardSpec, samples: list[Sample | Rejection]) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def test_an_actor_without_memory_says_what_to_lower(corpus: Corpus, tmp_path: Pa
             raise MemoryError
 
     (shard,) = ShardPlan(corpus.snapshot.file_rows, 10)
-    actor = _pool._WorkerActor(Greedy, {}, Attempts(at(tmp_path), "work"), ModelSettings())
+    actor = _pool._WorkerActor("x", Greedy, {}, Attempts(at(tmp_path), "work"), ModelSettings())
     row = {"task": [_pool._to_text(ShardTask(shard))], "samples": [pickle.dumps([])]}
     with pytest.raises(
         RaysaeError, match=r"shard-00000 needs more memory .*lower run.token_budget"
