@@ -118,13 +118,16 @@ class Plan:
         return plan_corpus(self.chain, self.chain.corpus, self.forward)
 
     def cache(self) -> StagePlan:
-        """Plan the cache of hidden states."""
-        corpus = self.sae_corpus
+        """Plan the cache of hidden states, or one of each layer."""
+        corpus, layers = self.sae_corpus, len(self.chain.caches)
         kept = self.settings.cache.tokens_per_sample
         cached = min(corpus.tokens, kept * corpus.rows) if kept else corpus.tokens
-        disk = cached * (self.forward.bytes_per_token + TOKEN_COLUMN_BYTES)
+        disk = layers * cached * (self.forward.bytes_per_token + TOKEN_COLUMN_BYTES)
         written = int(self._fullest_shard(self.chain.sae_corpus) * disk)
-        return self._model_stage(corpus, 1.0, disk, written)
+        # Of each further layer a batch's states, with their padding and without.
+        batch = max(self.settings.run.token_budget, corpus.longest_tokens)
+        noted = 2 * (layers - 1) * batch * self.forward.bytes_per_token
+        return self._model_stage(corpus, 1.0, disk, written + noted)
 
     def train(self) -> StagePlan:
         """Plan the training of the SAE."""

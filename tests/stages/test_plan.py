@@ -14,7 +14,7 @@ from raysae.errors import DataError, SettingsError
 from raysae.models import model_size
 from raysae.settings import RunSettings
 from raysae.stages import plan as stage
-from raysae.stages.chain import Chain, FinetuneJobSettings
+from raysae.stages.chain import CacheJobSettings, Chain, FinetuneJobSettings
 from tests.corpora.rows import row, write_rows
 from tests.stages.chains import small_settings
 from tests.stages.conftest import Made
@@ -112,6 +112,16 @@ def test_fine_tuning_is_planned(chain: Chain, capsys: pytest.CaptureFixture[str]
 def test_kept_tokens_bound_the_disk(chain: Chain) -> None:
     few = Chain(replace(chain.settings, cache=CacheSettings(tokens_per_sample=2)))
     assert stage.Plan(few).cache().disk_bytes == 64 * 2 * (32 * 4 + 25)
+
+
+def test_each_layer_takes_its_room(chain: Chain) -> None:
+    one = stage.Plan(chain).cache()
+    settings = CacheJobSettings(**{**vars(chain.settings), "layers": (4, 0, 2)})
+    three = stage.Plan(Chain(settings)).cache()
+    assert three.disk_bytes == 3 * one.disk_bytes
+    assert three.flops == one.flops
+    held = 2 * 2 * settings.run.token_budget * 32 * 4
+    assert three.worker_bytes > one.worker_bytes + held
 
 
 def test_gpus_cost_money(chain: Chain, capsys: pytest.CaptureFixture[str]) -> None:
