@@ -10,6 +10,7 @@ import torch
 from raysae.activations import CacheSettings, ShardFiles, ShardWriter
 from raysae.activations.format import TORCH_DTYPES
 from raysae.sample import TokenBatch
+from raysae.storage import Directory
 from tests.storages import at
 
 DTYPES = tuple(TORCH_DTYPES)
@@ -36,11 +37,16 @@ def write_shard(
     name: str = "shard-00000",
     settings: CacheSettings | None = None,
     order: list[int] | None = None,
+    *,
+    into: Directory | None = None,
 ) -> ShardFiles:
-    """Write samples `id-0`, `id-1`, … with ordinals 100, 101, …, added in the given order."""
+    """Write samples `id-0`, `id-1`, … with ordinals 100, 101, …, added in the given order.
+
+    `into` is a directory of any storage, instead of one of this machine.
+    """
     dtype = str(batches[0].acts_nd.dtype).removeprefix("torch.")
     writer = ShardWriter(
-        at(directory), name, batches[0].acts_nd.shape[1], dtype, settings or CacheSettings()
+        into or at(directory), name, batches[0].acts_nd.shape[1], dtype, settings or CacheSettings()
     )
     for index in order or range(len(batches)):
         writer.add(index, f"id-{index}", 100 + index, batches[index])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from raysae.errors import StorageError
 from raysae.storage import Directory, storage_at
 from raysae.storage.backend import Backend
 from tests.conftest import make_storage_uri
@@ -61,6 +62,18 @@ def test_a_finished_file_is_published(backend: Backend, size: int) -> None:
     put_file(backend, "a/file", data)
     assert backend.read("a/file") == data
     assert [entry.key for entry in backend.entries("")] == ["a/file"]
+
+
+def test_parts_of_a_file_are_read(backend: Backend) -> None:
+    data = os.urandom(1000)
+    backend.put_bytes("a/file", data)
+    ranges = [(0, 1), (999, 1000), (10, 500), (400, 401), (0, 1000)] * 3
+    assert backend.read_ranges("a/file", ranges) == [data[start:stop] for start, stop in ranges]
+    assert backend.read_ranges("a/file", []) == []
+    with pytest.raises(StorageError, match="ends before byte 1001; delete it"):
+        backend.read_ranges("a/file", [(5, 6), (990, 1001)])
+    with pytest.raises(FileNotFoundError):
+        backend.read_ranges("a/none", [(0, 1)])
 
 
 def test_scratch_paths_are_new_and_no_files_yet(backend: Backend) -> None:

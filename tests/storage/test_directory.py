@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import math
 import os
 import pickle
@@ -48,6 +49,9 @@ def test_names_that_lead_out_are_refused_everywhere(directory: Directory, name: 
         lambda: directory.read_json(name),
         lambda: list(directory.read_many([name])),
         lambda: directory.map(name),
+        lambda: directory.map_made(name, "x", lambda *_: None),
+        lambda: directory.read_ranges(name, [(0, 1)]),
+        lambda: directory.read_ahead(name),
         lambda: directory.fetch(name, Path("x")),
         lambda: directory.size(name),
         lambda: directory.sizes([name]),
@@ -144,3 +148,71 @@ def test_local_and_object_storages_hold_the_same_bytes(tmp_path: Path) -> None:
     assert [(e.key, e.size) for e in local.entries()] == [(e.key, e.size) for e in remote.entries()]
     for entry in local.entries():
         assert local.read_bytes(entry.key) == remote.read_bytes(entry.key)
+
+
+class Reverser:
+    """Makes a file's bytes in reverse, and counts how often."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __call__(self, content: pa.Buffer, path: Path) -> None:
+        self.times += 1
+        path.write_bytes(content.to_pybytes()[::-1])
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+def test_what_is_made_of_a_file_is_made_once(tmp_path: Path, is_local: bool) -> None:
+    backend = LocalBackend(tmp_path) if is_local else fake_backend(Store())
+    directory, reverse = Directory(backend), Reverser()
+    assert directory.is_local == is_local
+    directory.put_bytes("a", b"abc")
+    directory.put_bytes("empty", b"")
+    for _ in range(3):
+        assert directory.map_made("a", "reverse", reverse).to_pybytes() == b"cba"
+    assert reverse.times == 1
+    assert directory.map_made("a", "other", reverse).to_pybytes() == b"cba"
+    assert directory.map_made("empty", "reverse", reverse).to_pybytes() == b""
+    assert reverse.times == 3
+    with pytest.raises(FileNotFoundError):
+        directory.map_made("none", "reverse", reverse)
+
+
+def test_a_disk_that_is_full_of_what_is_made(directory: Directory) -> None:
+    """Older copies make room for it, and where there are none it is said in a sentence."""
+    directory.put_bytes("old", b"x" * 100)
+    directory.put_bytes("new", b"abc")
+    directory.map_made("old", "copy", lambda content, path: path.write_bytes(content))
+    failures = [True, False]
+
+    def make(content: pa.Buffer, path: Path) -> None:
+        if failures.pop(0):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        path.write_bytes(content)
+
+    assert directory.map_made("new", "copy", make).to_pybytes() == b"abc"
+
+    def full(content: pa.Buffer, path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(StorageError, match="is full; free some space"):
+        directory.map_made("new", "more", full)
+
+    def broken(content: pa.Buffer, path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output"):
+        directory.map_made("new", "other", broken)
+
+
+def test_reading_ahead_brings_a_file_here() -> None:
+    asked: list[str] = []
+    store = Store({"bucket/pre fix/a": b"abc"})
+    directory = Directory(fake_backend(store, lambda name, _: asked.append(name)))
+    directory.read_ahead("a")
+    before = asked.count("get")
+    assert before == 1
+    assert directory.map("a").to_pybytes() == b"abc"
+    assert asked.count("get") == before
+    with pytest.raises(FileNotFoundError):
+        directory.read_ahead("b")

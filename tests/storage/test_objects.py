@@ -7,6 +7,7 @@ import hashlib
 import math
 import os
 import tempfile
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -409,3 +410,78 @@ def test_a_full_disk_is_named_before_anything_is_written(monkeypatch: pytest.Mon
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(StorageError, match=r"raysae-scratch-\d+'\); .* with TMPDIR, on every node"):
         fake_backend(Store()).scratch("a")
+
+
+LARGE = bytes(range(251)) * 4
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects of more than 100 bytes are large."""
+    monkeypatch.setattr(objects, "_PIECE_BYTES", 100)
+
+
+@pytest.mark.parametrize("size", [100, 101, 200, 1004])
+def test_a_large_object_is_copied_in_ranges(small_pieces: None, tmp_path: Path, size: int) -> None:
+    requests = Requests()
+    backend = fake_backend(Store({"bucket/pre fix/a": LARGE[:size]}), requests)
+    backend.fetch("a", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == LARGE[:size]
+    assert requests.made.count("get") == math.ceil(size / 100)
+
+
+def test_ranges_are_read_at_the_same_time(small_pieces: None, tmp_path: Path) -> None:
+    """As many as are allowed, and no more: each waits until the others are under way, too."""
+    together = threading.Barrier(objects.RANGES_AT_ONCE, timeout=20)
+    at_once, most, lock = 0, 0, threading.Lock()
+
+    def step(name: str, path: str) -> None:
+        nonlocal at_once, most
+        if name == "get":
+            with lock:
+                at_once += 1
+                most = max(most, at_once)
+            together.wait()
+            with lock:
+                at_once -= 1
+
+    size = 2 * 100 * objects.RANGES_AT_ONCE
+    store = Store({"bucket/pre fix/a": (LARGE * 2)[:size]})
+    fake_backend(store, step).fetch("a", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == (LARGE * 2)[:size]
+    assert most == objects.RANGES_AT_ONCE
+
+
+def test_a_range_that_fails_is_read_again(small_pieces: None, tmp_path: Path) -> None:
+    requests = Requests("get", ATTEMPTS - 1, FAILED)
+    fake_backend(Store({"bucket/pre fix/a": LARGE}), requests).fetch("a", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == LARGE
+    requests = Requests("get", 10**6, FAILED)
+    with pytest.raises(StorageError, match="8 times"):
+        fake_backend(Store({"bucket/pre fix/a": LARGE}), requests).fetch("a", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_ranges_of_an_object_that_changes_meanwhile_are_not_mixed(
+    small_pieces: None, tmp_path: Path
+) -> None:
+    store, other = Store({"bucket/pre fix/a": LARGE}), bytes(reversed(LARGE))
+
+    def step(name: str, path: str) -> None:
+        if name == "get":
+            store.objects[path] = other
+
+    fake_backend(store, step).fetch("a", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == other
+
+
+def test_a_disk_that_fills_up_between_ranges(
+    small_pieces: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(objects.os, "pwrite", full)
+    with pytest.raises(StorageError, match=f"disk of {tmp_path}/copy is full"):
+        fake_backend(Store({"bucket/pre fix/a": LARGE})).fetch("a", tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
