@@ -63,7 +63,7 @@ test: $(VENV)/.installed-dev
 	$(call side_by_side,-m "not cluster and not ray",-m "ray and not cluster")
 
 test-cluster: $(VENV)/.installed-dev
-	$(call side_by_side,-m "cluster and ray",-m "cluster and not ray")
+	$(call side_by_side,-m "cluster and (ray or aside)",-m "cluster and not (ray or aside)")
 
 test-kills: $(VENV)/.installed-dev
 	@RAYSAE_KILL_PAGE=docs/kills.md RAYSAE_KILL_ROUNDS=$(KILL_ROUNDS) \

@@ -20,7 +20,7 @@ from tests.cluster.settings import SCORERS
 from tests.cluster.strikes import strike
 from tests.reference.storage_reader import read_artifact
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.aside]
 
 PREFIX = "some prefix/ü"
 SEED = 7

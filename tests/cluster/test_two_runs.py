@@ -18,7 +18,7 @@ from tests.cluster.content import (
 )
 from tests.cluster.settings import ROWS, SHARDS
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.aside]
 
 
 def test_two_runs_at_once_make_what_one_makes(undisturbed, runner):
