@@ -6,7 +6,7 @@ are, `BatchReader` reads these ahead of their use, and `TokenLookup` finds singl
 """
 
 from raysae.activations.batches import BatchReader
-from raysae.activations.cached_shard import CachedShard
+from raysae.activations.cached_shard import CachedShard, cached_shards
 from raysae.activations.format import Compression, row_bytes
 from raysae.activations.index import write_dataset_index
 from raysae.activations.lookup import TokenLookup
@@ -28,6 +28,7 @@ __all__ = [
     "ShardFiles",
     "ShardWriter",
     "TokenLookup",
+    "cached_shards",
     "read_samples",
     "row_bytes",
     "write_dataset_index",

@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from raysae.activations.format import Compression
+from raysae.artifacts import MARK_SUFFIX
 from raysae.errors import DataError
+from raysae.storage import Directory, parse_json
 
 
 @dataclass(frozen=True)
@@ -63,3 +65,22 @@ class CachedShard:
                 "it and run the job again, which makes this shard anew."
             )
         return cls(**{**cached, "offsets": tuple(cached["offsets"])})
+
+
+def cached_shards(directory: Directory) -> list[CachedShard]:
+    """Return the shards of a finished cache, in order, as their marks describe them.
+
+    Args:
+        directory: The cache.
+
+    Raises:
+        DataError: A mark is damaged, or of another version.
+    """
+    names = sorted(entry.key for entry in directory.entries() if entry.key.endswith(MARK_SUFFIX))
+    shards = []
+    for name, content in zip(names, directory.read_many(names), strict=True):
+        where = directory.describe(name)
+        if content is None:
+            raise DataError(f"{where} is gone; run the job again, which makes the shard anew.")
+        shards.append(CachedShard.of_mark(parse_json(content, where), where))
+    return shards

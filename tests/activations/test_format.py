@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +20,11 @@ from raysae.activations.format import (
     row_bytes,
     tokens_schema,
 )
+from raysae.artifacts.marks import write_mark
 from raysae.errors import SettingsError
 from tests.activations.caches import DTYPES, bits, token_batch, write_shard
 from tests.reference.activations import bfloat16_to_float
+from tests.storages import at
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "activation-cache.md"
 
@@ -90,6 +93,22 @@ def test_documented_example_reads_a_cache(tmp_path: Path, dtype: str) -> None:
             [[bfloat16_to_float(x) for x in row] for row in expected_nd.tolist()], np.float32
         )
     assert np.array_equal(read_nd, expected_nd, equal_nan=True)
+
+
+def test_documented_python_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cache = tmp_path / "activations" / "some-id"
+    batches = [token_batch(n, 4, seed=n) for n in (50, 30)]
+    for number in range(3):
+        name = f"shard-{number:05d}"
+        files = write_shard(cache, batches, name)
+        write_mark(at(cache), name, files.records, {"cached": files.shard.to_json()})
+    block = DOCUMENT.read_text().split("## From Python\n")[1].split("\nIn a bucket")[0]
+    code = "\n".join(line.removeprefix("    ") for line in block.strip("\n").splitlines())
+    names: dict[str, Any] = {"storage": str(tmp_path), "cache_id": "some-id"}
+    exec(code, names)
+    assert capsys.readouterr().out.count("torch.Size([128, 4])") == 10
+    expected = b"".join(bits(batch.acts_nd[3]) for batch in batches)
+    assert bits(names["acts_nd"]) == expected
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

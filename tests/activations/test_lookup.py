@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raysae.activations import CachedShard, CacheSettings, ShardWriter, TokenLookup, lookup
+from raysae.activations import (
+    CachedShard,
+    CacheSettings,
+    ShardWriter,
+    TokenLookup,
+    cached_shards,
+    lookup,
+)
 from raysae.errors import DataError
 from raysae.sample import TokenBatch
 from raysae.storage import Directory
@@ -144,3 +151,14 @@ def test_marks_describe_shards(tmp_path: Path) -> None:
         CachedShard.of_mark({"cached": {"data": "a"}}, "x.done.json")
     with pytest.raises(DataError, match="does not describe"):
         CachedShard.of_mark({}, "x.done.json")
+
+
+def test_the_shards_of_a_cache_are_those_with_marks(tmp_path: Path) -> None:
+    cache = Cache(at(tmp_path), "float32")
+    for number in (3, 0, 1):
+        mark = {"cached": cache.shards[number].to_json(), "files": []}
+        at(tmp_path).put_json(f"shard-{number:05d}.done.json", mark)
+    assert cached_shards(at(tmp_path)) == [cache.shards[number] for number in (0, 1, 3)]
+    (tmp_path / "shard-00000.done.json").write_text("{")
+    with pytest.raises(DataError, match=r"shard-00000\.done\.json"):
+        cached_shards(at(tmp_path))
