@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,9 @@ def record_batches(
     max_bytes: int,
     compression: Compression = "none",
 ) -> Iterator[pa.RecordBatch]:
-    """Yield tokens in a given order, each batch good until the next one is asked for.
+    """Yield tokens in a given order; a batch is good until the next but one is asked for.
 
-    Rows are gathered straight into one batch's memory, which is used again and again.
+    Rows are gathered straight into two batches' memory, which is used by turns.
 
     Args:
         columns: The other columns, m rows, in the order of writing.
@@ -48,10 +49,11 @@ def record_batches(
     schema = tokens_schema(d_in, dtype, compression)
     batch_rows = rows_in_batch(d_in, dtype, max_bytes)
     stored_nd = as_numpy(acts_nd)
-    gathered_bd = np.empty((min(batch_rows, len(source_m)), d_in), dtype=stored_nd.dtype)
-    for start in range(0, len(source_m), batch_rows):
+    shape = (2, min(batch_rows, len(source_m)), d_in)
+    gathered_2bd = np.empty(shape, dtype=stored_nd.dtype)
+    for number, start in enumerate(range(0, len(source_m), batch_rows)):
         rows = slice(start, min(start + batch_rows, len(source_m)))
-        batch_bd = gathered_bd[: rows.stop - rows.start]
+        batch_bd = gathered_2bd[number % 2, : rows.stop - rows.start]
         # mode="clip" writes straight into `out`; every index is in range.
         np.take(stored_nd, source_m[rows], axis=0, out=batch_bd, mode="clip")
         arrays: list[npt.NDArray[Any] | pa.Array] = [
@@ -63,6 +65,15 @@ def record_batches(
             activation_array(batch_bd.reshape(-1), d_in, dtype),
         ]
         yield pa.RecordBatch.from_arrays([*map(_arrow, arrays)], schema=schema)
+
+
+def one_ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield batches, of which a thread makes the next one while one is in use."""
+    with ThreadPoolExecutor(1, thread_name_prefix="gathering") as pool:
+        following = pool.submit(next, batches, None)
+        while (batch := following.result()) is not None:
+            following = pool.submit(next, batches, None)
+            yield batch
 
 
 def _arrow(values: npt.NDArray[Any] | pa.Array) -> pa.Array:

@@ -14,7 +14,7 @@ from raysae.activations.format import (
     dtype_name,
     tokens_schema,
 )
-from raysae.activations.record_batches import record_batches, rows_in_batch
+from raysae.activations.record_batches import one_ahead, record_batches, rows_in_batch
 
 _ALIGNMENT = 8
 """To which Arrow pads every buffer in a message."""
@@ -53,7 +53,7 @@ def write_token_file(
         pa.OSFile(str(path), "wb") as file,
         pa.ipc.new_stream(file, schema, options=options) as stream,
     ):
-        for batch in batches:
+        for batch in one_ahead(batches):
             stream.write_batch(batch)
             # The hidden states are a message's last buffer.
             held = batch.num_rows * d_in * acts_nd.element_size()

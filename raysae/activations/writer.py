@@ -82,7 +82,7 @@ class ShardWriter:
         stem = f"{self._shard_name}-{CHECKSUM}"
         with (
             files.writing(f"{stem}.samples.arrow") as samples_file,
-            files.writing(f"{stem}.arrow") as token_file,  # published first, both after the block
+            files.appending(f"{stem}.arrow") as token_file,  # published first, both after the block
         ):
             layout = write_token_file(token_file, tokens, compression)
             write_samples_file(samples_file, tokens.samples)

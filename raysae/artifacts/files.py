@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from raysae.artifacts.following import FollowedFile
 from raysae.artifacts.ids import file_sha256
 from raysae.storage import Directory, finished_or_gone, link_or_copy
 
@@ -32,15 +33,18 @@ class FileRecord:
     sha256: str
 
 
-def publish_file(directory: Directory, local: Path, name: str) -> FileRecord:
+def publish_file(
+    directory: Directory, local: Path, name: str, sha256: str | None = None
+) -> FileRecord:
     """Publish a finished file from `directory.scratch` and say what it holds.
 
     Args:
         directory: Where.
         local: The file, which is gone afterwards.
         name: Its name there; `{checksum}` in it becomes the content's first 16 hex digits.
+        sha256: Of its bytes, if that is known.
     """
-    sha256 = file_sha256(local)
+    sha256 = sha256 or file_sha256(local)
     name = name.replace(CHECKSUM, sha256[:16])
     record = FileRecord(name, local.stat().st_size, sha256)
     directory.put_file(local, name)
@@ -66,6 +70,18 @@ class Publication:
         with finished_or_gone(self.directory.scratch(name)) as local:
             yield local
             self.records.append(publish_file(self.directory, local, name))
+
+    @contextmanager
+    def appending(self, name: str) -> Iterator[Path]:
+        """As `writing`, for a large file that is appended to, and nothing else.
+
+        Its checksum is made, and it is sent to the disk, while it is written.
+        """
+        with finished_or_gone(self.directory.scratch(name)) as local:
+            with FollowedFile(local, sync=self.directory.is_local) as followed:
+                yield local
+            record = publish_file(self.directory, local, name, followed.sha256())
+            self.records.append(record)
 
     def upload(self, local: Path, name: str) -> None:
         """Publish a copy of a finished local file, wherever that lies."""
