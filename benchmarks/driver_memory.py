@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,11 +69,13 @@ class CountingWorker:
     def finished(self, shard: ShardSpec) -> None:
         """Nothing was done before."""
 
-    def work(self, shard: ShardSpec, samples: Sequence[Sample | Rejection]) -> dict[str, Any]:
+    def work(
+        self, shard: ShardSpec, samples: Sequence[Sample | Rejection]
+    ) -> Callable[[], dict[str, Any]]:
         """Count."""
         del shard
         usable = sum(isinstance(sample, Sample) for sample in samples)
-        return {"rows": usable, "rejected": len(samples) - usable}
+        return lambda: {"rows": usable, "rejected": len(samples) - usable}
 
 
 @contextmanager

@@ -18,6 +18,9 @@ from raysae.stages._trials import LIMITS
 from raysae.stages._watchdog import ends_process_after
 from raysae.stages.chain import ChainSettings
 
+SHARDS_IN_ACTOR = 2
+"""Shards that an actor holds results of: one is published while the next one is worked on."""
+
 Batch = tuple[list[int], TokenBatch]
 """Indices of a batch's samples, and their tokens."""
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import pickle
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -34,6 +35,7 @@ from raysae.sample import Rejection, Sample
 from raysae.settings import RunSettings
 from raysae.stages._capacity import Resources, check_fits
 from raysae.stages._careful import careful_read, reject_deadly
+from raysae.stages._hidden_states import SHARDS_IN_ACTOR
 from raysae.stages._metrics import ShardMetrics
 from raysae.stages._progress import sum_counts
 from raysae.stages._silence import told_of_silence
@@ -49,7 +51,11 @@ READER_CPUS = 0.25
 
 MIN_QUEUED = 16
 QUEUED_PER_ACTOR = 4
-"""Shards that wait to be read, or are read and wait for an actor that has two already."""
+"""Shards that wait to be read, or are read and wait for an actor that has all that it takes."""
+
+
+Publish = Callable[[], dict[str, Any]]
+"""Writes what was made of a shard and its mark, and returns counts (`rows`, `rejected`, …)."""
 
 
 class ShardWorker(Protocol):
@@ -59,8 +65,11 @@ class ShardWorker(Protocol):
         """Return the counts of a shard that is complete, by whichever run; else None."""
         ...
 
-    def work(self, shard: ShardSpec, samples: Sequence[Sample | Rejection]) -> dict[str, Any]:
-        """Do one shard, write its files and its mark; return counts (`rows`, `rejected`, …)."""
+    def work(self, shard: ShardSpec, samples: Sequence[Sample | Rejection]) -> Publish:
+        """Do what needs the model, one shard at a time, and return what does the rest.
+
+        That is called in the same thread, but another one may be at work on the next shard then.
+        """
         ...
 
 
@@ -135,7 +144,9 @@ def run_shards(
             compute=ray.data.ActorPoolStrategy(
                 min_size=run.min_actors,
                 max_size=min(run.max_actors, max(run.min_actors, len(tasks))),
-                max_tasks_in_flight_per_actor=2,
+                max_tasks_in_flight_per_actor=SHARDS_IN_ACTOR + 1,
+                max_concurrent_calls_per_actor=SHARDS_IN_ACTOR,
+                enable_true_multi_threading=True,
             ),
             num_cpus=run.cpus_per_actor,
             num_gpus=run.gpus_per_actor,
@@ -243,7 +254,7 @@ def _drawn(
 
 
 class _WorkerActor:
-    """Adapts a `ShardWorker` to Ray Data's batches of one row."""
+    """Adapts a `ShardWorker` to Ray Data's batches of one row; called in several threads."""
 
     def __init__(
         self,
@@ -256,6 +267,7 @@ class _WorkerActor:
         self.attempts = attempts
         self.model = model
         self.metrics = ShardMetrics(stage)
+        self.working = threading.Lock()
         self.failure: RaysaeError | None = None
         try:
             self.worker = worker_class(**arguments)
@@ -270,16 +282,19 @@ class _WorkerActor:
         # By a run beside this one; or this one did it, but a node was lost with the answer.
         if (counts := self.worker.finished(task.shard)) is not None:
             return {"counts": [json.dumps(counts)]}
-        started = time.monotonic()
         samples = pickle.loads(batch["samples"][0])  # noqa: S301 - written by _read_shard
         with self.attempts.attempt(task.attempt) as careful:
-            if careful:
-                samples = reject_deadly(self.model, samples)
-            counts = self._work(task.shard, samples)
+            with self.working:
+                started = time.monotonic()
+                if careful:
+                    samples = reject_deadly(self.model, samples)
+                publish = self._work(task.shard, samples)
+            del samples
+            counts = publish()
         self.metrics.add(counts, time.monotonic() - started)
         return {"counts": [json.dumps(counts)]}
 
-    def _work(self, shard: ShardSpec, samples: list[Sample | Rejection]) -> dict[str, Any]:
+    def _work(self, shard: ShardSpec, samples: list[Sample | Rejection]) -> Publish:
         try:
             return self.worker.work(shard, samples)
         except (MemoryError, RuntimeError) as error:

@@ -39,6 +39,11 @@ RELEASE_INTERVAL_S = 1.0
 BLOCK_BYTES = 1024
 """Bytes of a stored block beside its rows, roughly: for small ones they are most of it."""
 
+GROW_AT = 1.4
+SHRINK_AT = 0.3
+"""Tasks of an actor, for each that it can run at once, from which its pool grows, and to which it
+shrinks: not at every lull, since the next actor has to load a model again."""
+
 _MAX_QUEUED = "raysae.max_queued_blocks"
 
 
@@ -117,6 +122,8 @@ def steady_context(max_queued: int) -> ray.data.DataContext:
     policies = context.get_config(key, ENABLED_BACKPRESSURE_POLICIES)
     context.set_config(key, [*policies, ShortQueues])
     context.custom_execution_callback_classes.extend([NoStatistics, NoLostActors])
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = GROW_AT
+    context.autoscaling_config.actor_pool_util_downscaling_threshold = SHRINK_AT
     context.output_backpressure_guard_release_interval_s = RELEASE_INTERVAL_S
     # Nodes that are taken back may be missing for longer than half an hour; what is done is kept.
     context.execution_no_progress_timeout_s = -1

@@ -17,7 +17,7 @@ from raysae.activations import (
 from raysae.artifacts import ATTEMPTS, Artifact, ShardSpec
 from raysae.sample import Rejection, Sample
 from raysae.stages._hidden_states import HiddenStates, Reading, split_by_sample
-from raysae.stages._pool import ShardTask, check_rejected, run_shards
+from raysae.stages._pool import Publish, ShardTask, check_rejected, run_shards
 from raysae.stages._snapshots import record_snapshot
 from raysae.stages.chain import Chain
 from raysae.stages.result import (
@@ -61,33 +61,39 @@ class CacheWorker:
                 return None
         return counts
 
-    def work(self, shard: ShardSpec, samples: Sequence[Sample | Rejection]) -> dict[str, Any]:
-        """Write one shard's files and marks, in the layers that lack it; return the counts."""
+    def work(self, shard: ShardSpec, samples: Sequence[Sample | Rejection]) -> Publish:
+        """Compute one shard's hidden states, in the layers that lack it."""
         started = time.monotonic()
         ready = self.hidden_states.prepare(samples)
-        layers = self._lacking(shard)
-        shards = {layer: ready.twin() for layer in layers}
-        writers = {layer: self._writer(layer, shard) for layer in layers}
+        layers = {
+            layer: (ready.twin(), self._writer(layer, shard)) for layer in self._lacking(shard)
+        }
+        shards = {layer: twin for layer, (twin, _) in layers.items()}
         for layer, (indices, batch) in self.hidden_states.run_layers(shards, on_host=True):
             for index, tokens in zip(indices, split_by_sample(batch), strict=True):
                 sample = ready.samples[index]
-                writers[layer].add(index, sample.sample_id, sample.ordinal, tokens)
-        written, counts = 0, ready.counts()
-        for layer in layers:
-            files = writers.pop(layer).finish()
-            written += sum(record.size for record in files.records)
-            counts = shards[layer].counts()
-            self.artifacts[layer].mark_shard(
-                shard.name,
-                files.records,
-                {
-                    "shard": asdict(shard),
-                    **shards[layer].mark(),
-                    "cached": files.shard.to_json(),
-                    "seconds": time.monotonic() - started,
-                },
-            )
-        return {**counts, "bytes": written}
+                layers[layer][1].add(index, sample.sample_id, sample.ordinal, tokens)
+
+        def publish() -> dict[str, Any]:
+            written, counts = 0, ready.counts()
+            while layers:
+                layer, (twin, writer) = layers.popitem()
+                files = writer.finish()
+                written += sum(record.size for record in files.records)
+                counts = twin.counts()
+                self.artifacts[layer].mark_shard(
+                    shard.name,
+                    files.records,
+                    {
+                        "shard": asdict(shard),
+                        **twin.mark(),
+                        "cached": files.shard.to_json(),
+                        "seconds": time.monotonic() - started,
+                    },
+                )
+            return {**counts, "bytes": written}
+
+        return publish
 
     def _lacking(self, shard: ShardSpec) -> list[int]:
         """Return the layers that a shard is still to be done in, the last one if it is in none."""

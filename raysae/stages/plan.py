@@ -18,7 +18,12 @@ from raysae.models.checkpoint import model_directory
 from raysae.sae import encoding_flops, plan_encoding_memory, plan_training_memory, training_flops
 from raysae.sample import Rejection, Sample
 from raysae.stages._filling import BATCHES_AHEAD, DECODING_BYTES_PER_PIXEL
-from raysae.stages._hidden_states import HiddenStates, PreparedShard, Reading
+from raysae.stages._hidden_states import (
+    SHARDS_IN_ACTOR,
+    HiddenStates,
+    PreparedShard,
+    Reading,
+)
 from raysae.stages._speed import sustained_flops
 from raysae.stages.chain import Chain, FinetuneJobSettings
 from raysae.stages.first_look import first_runs, is_far_too_many, too_many
@@ -123,7 +128,9 @@ class Plan:
         kept = self.settings.cache.tokens_per_sample
         cached = min(corpus.tokens, kept * corpus.rows) if kept else corpus.tokens
         disk = layers * cached * (self.forward.bytes_per_token + TOKEN_COLUMN_BYTES)
-        written = int(self._fullest_shard(self.chain.sae_corpus) * disk)
+        # One shard is published while the next one is collected.
+        at_once = min(SHARDS_IN_ACTOR, len(self.chain.shards(self.chain.sae_corpus)))
+        written = int(at_once * self._fullest_shard(self.chain.sae_corpus) * disk)
         # Of each further layer a batch's states, with their padding and without.
         batch = max(self.settings.run.token_budget, corpus.longest_tokens)
         noted = 2 * (layers - 1) * batch * self.forward.bytes_per_token
@@ -154,7 +161,7 @@ class Plan:
         retained = 2 * weights.top_k * self.settings.sae.d_sae
         in_shard = share * corpus.tokens / shards
         state = int(min(in_shard, retained)) * self.forward.bytes_per_token
-        held = 2 * state + self._sae_bytes
+        held = (1 + min(SHARDS_IN_ACTOR, shards)) * state + self._sae_bytes
         return self._model_stage(corpus, share, (shards + 1) * state, held, encoded=True)
 
     def score(self) -> StagePlan:

@@ -18,7 +18,7 @@ from raysae.scoring import (
 )
 from raysae.stages._encoder import Encoder
 from raysae.stages._hidden_states import Reading
-from raysae.stages._pool import ShardTask, check_rejected, run_shards
+from raysae.stages._pool import Publish, ShardTask, check_rejected, run_shards
 from raysae.stages._snapshots import record_snapshot
 from raysae.stages.chain import Chain
 from raysae.stages.live_scores import row_groups, score_marks
@@ -70,8 +70,8 @@ class ScoreWorker:
             return None
         return counts_of(mark)
 
-    def work(self, shard: ShardSpec, samples: Sequence[Sample | Rejection]) -> dict[str, Any]:
-        """Write one shard's row groups and their marks; return the counts."""
+    def work(self, shard: ShardSpec, samples: Sequence[Sample | Rejection]) -> Publish:
+        """Score one shard."""
         ready = self.encoder.prepare(samples)
         parts: dict[str, list[pa.Table]] = {scorer: [] for scorer in SCORERS}
         for indices, batch, codes in self.encoder.encode(ready):
@@ -82,10 +82,14 @@ class ScoreWorker:
             )
             for scorer, table in scored.items():
                 parts[scorer].append(table)
-        for scorer, group in self.groups[shard.name].items():
-            extra = {**ready.mark(), "inputs": dict(self.inputs[scorer])}
-            self.table.write(group, _in_corpus_order(parts[scorer]), extra)
-        return ready.counts()
+
+        def publish() -> dict[str, Any]:
+            for scorer, group in self.groups[shard.name].items():
+                extra = {**ready.mark(), "inputs": dict(self.inputs[scorer])}
+                self.table.write(group, _in_corpus_order(parts[scorer]), extra)
+            return ready.counts()
+
+        return publish
 
 
 def run_score(chain: Chain) -> StageResult:

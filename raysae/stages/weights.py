@@ -34,7 +34,13 @@ from raysae.scoring import (
 from raysae.stages._encoder import Encoder
 from raysae.stages._hidden_states import Reading
 from raysae.stages._outcome import finish_once
-from raysae.stages._pool import ShardTask, check_rejected, run_shards, unwrapped_errors
+from raysae.stages._pool import (
+    Publish,
+    ShardTask,
+    check_rejected,
+    run_shards,
+    unwrapped_errors,
+)
 from raysae.stages._snapshots import record_snapshot
 from raysae.stages.chain import Chain
 from raysae.stages.connection import connect
@@ -70,18 +76,22 @@ class WeightsWorker:
         """Return the counts of a shard that is complete, else None."""
         return finished_counts(self.artifact, shard)
 
-    def work(self, shard: ShardSpec, samples: Sequence[Sample | Rejection]) -> dict[str, Any]:
-        """Write one shard's state and its mark; return the counts."""
+    def work(self, shard: ShardSpec, samples: Sequence[Sample | Rejection]) -> Publish:
+        """Collect one shard's highest tokens."""
         ready = self.encoder.prepare(samples)
         top = TopTokens(self.encoder.sae.d_sae, self.encoder.sae.d_in, self.weights)
         for indices, batch, codes in self.encoder.encode(ready):
             ordinals = np.array([ready.samples[i].ordinal for i in indices], dtype=np.int64)
             top.update(codes, batch, ordinals[batch.sample_n])
-        files = Publication(self.artifact.directory)
-        _write_state(top, files, f"{shard.name}-{CHECKSUM}.top_tokens.arrow")
-        content = {"shard": asdict(shard), **ready.mark()}
-        self.artifact.mark_shard(shard.name, files.records, content)
-        return ready.counts()
+
+        def publish() -> dict[str, Any]:
+            files = Publication(self.artifact.directory)
+            _write_state(top, files, f"{shard.name}-{CHECKSUM}.top_tokens.arrow")
+            content = {"shard": asdict(shard), **ready.mark()}
+            self.artifact.mark_shard(shard.name, files.records, content)
+            return ready.counts()
+
+        return publish
 
 
 def run_weights(chain: Chain) -> StageResult:

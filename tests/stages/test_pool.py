@@ -21,7 +21,7 @@ from raysae.models import ModelSettings
 from raysae.sample import Rejection, Sample
 from raysae.settings import RunSettings
 from raysae.stages import _pool
-from raysae.stages._pool import ShardTask, cause_of_ours, check_rejected, run_shards
+from raysae.stages._pool import Publish, ShardTask, cause_of_ours, check_rejected, run_shards
 from tests.storages import at
 
 
@@ -80,7 +80,7 @@ def test_an_actor_without_memory_says_what_to_lower(corpus: Corpus, tmp_path: Pa
     class Greedy:
         def finished(self, shard: ShardSpec) -> None: ...
 
-        def work(self, shard: ShardSpec, samples: Sequence[Sample | Rejection]) -> dict[str, Any]:
+        def work(self, shard: ShardSpec, samples: Sequence[Sample | Rejection]) -> Publish:
             raise MemoryError
 
     (shard,) = ShardPlan(corpus.snapshot.file_rows, 10)
@@ -156,10 +156,10 @@ def test_unfinished_shards_are_worked_on_once_each_and_counts_are_summed(
         def finished(self, shard: ShardSpec) -> dict[str, Any] | None:
             return {"rows": 3, "tokens": 7} if shard.name == "shard-00001" else None
 
-        def work(self, shard: ShardSpec, samples: Sequence[Any]) -> dict[str, Any]:
+        def work(self, shard: ShardSpec, samples: Sequence[Any]) -> Publish:
             ordinals = [sample.ordinal for sample in samples]
             (self.directory / shard.name).open("a").write(f"{ordinals}\n")
-            return {"rows": len(samples), "tokens": 10}
+            return lambda: {"rows": len(samples), "tokens": 10}
 
     (tmp_path / "written").mkdir()
     shards = ShardPlan(corpus.snapshot.file_rows, 4)
@@ -189,13 +189,13 @@ def test_the_pool_grows_while_shards_wait(corpus: Corpus, tmp_path: Path) -> Non
             self.directory = directory
             self.give_up_at = time.monotonic() + 240
 
-        def work(self, shard: ShardSpec, samples: Sequence[Any]) -> dict[str, Any]:
+        def work(self, shard: ShardSpec, samples: Sequence[Any]) -> Publish:
             # Ray Data may later end idle actors and start others, which do not count.
             if len(list(self.directory.iterdir())) < 3:
                 (self.directory / f"{os.getpid()}").touch()
             while len(list(self.directory.iterdir())) < 3 and time.monotonic() < self.give_up_at:
                 time.sleep(0.05)
-            return {"rows": len(samples)}
+            return lambda: {"rows": len(samples)}
 
     (tmp_path / "actors").mkdir()
     counts = run_shards(
@@ -210,6 +210,46 @@ def test_the_pool_grows_while_shards_wait(corpus: Corpus, tmp_path: Path) -> Non
     )
     assert counts == {"rows": 40}
     assert len(list((tmp_path / "actors").iterdir())) == 3
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("shared_ray")
+def test_a_shard_is_published_while_the_next_one_is_worked_on(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    """In one process: publishing waits for the next shard's work, and no two are worked on."""
+
+    class Worker(Unfinished):
+        def __init__(self) -> None:
+            self.begun, self.at_work = 0, False
+
+        def work(self, shard: ShardSpec, samples: Sequence[Any]) -> Publish:
+            assert not self.at_work
+            self.at_work = True
+            self.begun += 1
+            number = self.begun
+            time.sleep(0.05)
+            self.at_work = False
+
+            def publish() -> dict[str, Any]:
+                deadline = time.monotonic() + 60
+                while number < 5 and self.begun == number and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                return {"rows": len(samples), "beside": self.begun > number}
+
+            return publish
+
+    counts = run_shards(
+        "test",
+        corpus,
+        [ShardTask(shard) for shard in ShardPlan([10], 2)],
+        worker_class=Worker,
+        worker_arguments={},
+        attempts=at(tmp_path),
+        model=ModelSettings(),
+        run=RunSettings(),
+    )
+    assert counts == {"rows": 10, "beside": 4}
 
 
 class ReadAlone(Corpus):
@@ -238,7 +278,7 @@ class DeadlyWorker(Unfinished):
     def __init__(self, tries: Path) -> None:
         self.tries = tries
 
-    def work(self, shard: ShardSpec, samples: Sequence[Any]) -> dict[str, Any]:
+    def work(self, shard: ShardSpec, samples: Sequence[Any]) -> Publish:
         (self.tries / f"{time.time_ns()}-{os.getpid()}").touch()
         os._exit(1)
 
@@ -288,10 +328,10 @@ class IdleWorker(Unfinished):
     def __init__(self, place: Path) -> None:
         self.place = place
 
-    def work(self, shard: ShardSpec, samples: Sequence[Any]) -> dict[str, Any]:
+    def work(self, shard: ShardSpec, samples: Sequence[Any]) -> Publish:
         (self.place / "new").write_text(str(os.getpid()))
         (self.place / "new").rename(self.place / "actor")
-        return {"rows": len(samples)}
+        return lambda: {"rows": len(samples)}
 
 
 @pytest.mark.ray
@@ -324,7 +364,7 @@ def test_a_workers_own_error_arrives_as_it_was_raised(
             if where == "constructor":
                 raise SettingsError("model.path: broken; copy it again.")
 
-        def work(self, shard: ShardSpec, samples: Sequence[Any]) -> dict[str, Any]:
+        def work(self, shard: ShardSpec, samples: Sequence[Any]) -> Publish:
             raise DataError(f"{shard.name}: broken; restore it.")
 
     expected = {"constructor": SettingsError, "work": DataError}[where]

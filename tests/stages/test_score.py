@@ -123,7 +123,7 @@ def test_a_model_that_takes_fewer_rows_has_row_groups_of_its_own(
         inputs={"random": there.score_inputs("random")},
         score=there.settings.score,
     )
-    usable = sum(worker.work(s, list(there.corpus.read_samples(s)))["rows"] for s in shards)
+    usable = sum(worker.work(s, list(there.corpus.read_samples(s)))()["rows"] for s in shards)
     assert 0 < usable < 96
     assert len(scores_of(there, "random")) == usable
     assert len(scores_of(here, "random")) == 96
