@@ -8,12 +8,26 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from raysae.activations.order import ReadingOrder
 from raysae.activations.reader import CachedTokens, CacheReader
+from raysae.storage.objects import PIECE_BYTES, RANGES_AT_ONCE
 
 BATCHES_AHEAD = 2
 """Batches that are read while one is in use; each is in memory meanwhile."""
 
 SHARDS_AT_ONCE = 2
 """Shards that are brought here at the same time; of an object each by many requests at once."""
+
+
+def bytes_ahead(rows: int, row_bytes: int, *, is_local: bool) -> int:
+    """Return the bytes that a `BatchReader` holds at most, the batch in use included.
+
+    Args:
+        rows: Rows of a slice.
+        row_bytes: Bytes of a hidden state.
+        is_local: Whether the storage is this machine's, and nothing is on its way.
+    """
+    # One is in use, and one is read.
+    batches = (BATCHES_AHEAD + 2) * rows * row_bytes
+    return batches + (0 if is_local else SHARDS_AT_ONCE * RANGES_AT_ONCE * PIECE_BYTES)
 
 
 class BatchReader:
@@ -24,7 +38,7 @@ class BatchReader:
     into memory, in the order of the file, where rows alone would be read in random order.
 
     Args:
-        reader: The cache; nobody else may read with it meanwhile.
+        reader: The cache; nobody else may use it meanwhile, nor the order.
         order: Which rows make up each batch.
         global_batch: Rows per batch over all ranks.
         mine: The slice of each batch that is wanted.
@@ -37,7 +51,7 @@ class BatchReader:
         self._order = order
         self._global_batch = global_batch
         self._mine = mine
-        self._asked: deque[int] = deque(maxlen=3 * order.mix_shards)
+        self._ahead: list[int] = []
 
     def batches(self, first: int, stop: int) -> Iterator[CachedTokens]:
         """Yield the slices of batches number `first` to `stop` - 1.
@@ -45,6 +59,7 @@ class BatchReader:
         Raises:
             DataError: A shard is missing or damaged.
         """
+        self._ahead = []
         pending: deque[Future[CachedTokens]] = deque()
         with (
             ThreadPoolExecutor(SHARDS_AT_ONCE, thread_name_prefix="shards") as fetching,
@@ -52,7 +67,7 @@ class BatchReader:
         ):
             try:
                 for step in range(first, stop):
-                    pending.append(reading.submit(self._read, step, fetching))
+                    pending.append(reading.submit(self._read, step, stop, fetching))
                     if len(pending) > BATCHES_AHEAD:
                         yield pending.popleft().result()
                 while pending:
@@ -61,11 +76,12 @@ class BatchReader:
                 reading.shutdown(cancel_futures=True)
                 fetching.shutdown(cancel_futures=True)
 
-    def _read(self, step: int, fetching: ThreadPoolExecutor) -> CachedTokens:
-        for shard in self._order.shards_ahead(step, self._global_batch):
-            if shard not in self._asked:
-                self._asked.append(shard)
+    def _read(self, step: int, stop: int, fetching: ThreadPoolExecutor) -> CachedTokens:
+        ahead = self._order.shards_ahead(step, self._global_batch, stop)
+        for shard in ahead:
+            if shard not in self._ahead:
                 # Whatever fails there fails again, with its reason, where the rows are read.
                 fetching.submit(self._reader.read_ahead, shard)
+        self._ahead = ahead
         shard_n, row_n = self._order.rows(step, self._global_batch)
         return self._reader.read(shard_n[self._mine], row_n[self._mine])

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from raysae.activations.format import Compression
-from raysae.artifacts import MARK_SUFFIX
+from raysae.artifacts import MARK_SUFFIX, METADATA_FILE
 from raysae.errors import DataError
 from raysae.storage import Directory, parse_json
 
@@ -74,13 +74,19 @@ def cached_shards(directory: Directory) -> list[CachedShard]:
         directory: The cache.
 
     Raises:
-        DataError: A mark is damaged, or of another version.
+        DataError: It is not finished, or a mark is damaged or of another version.
     """
     names = sorted(entry.key for entry in directory.entries() if entry.key.endswith(MARK_SUFFIX))
     shards = []
     for name, content in zip(names, directory.read_many(names), strict=True):
         where = directory.describe(name)
-        if content is None:
-            raise DataError(f"{where} is gone; run the job again, which makes the shard anew.")
-        shards.append(CachedShard.of_mark(parse_json(content, where), where))
+        shards.append(CachedShard.of_mark(parse_json(content or b"{}", where), where))
+    try:
+        finished = directory.read_json(METADATA_FILE)
+    except FileNotFoundError:
+        finished = {}
+    if finished.get("data_files") != [shard.data for shard in shards]:
+        raise DataError(
+            f"{directory} is not finished, or lacks shards; run the job that makes it again."
+        )
     return shards

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 
 from raysae.activations.buffer import ActivationBuffer, TokenColumns
-from raysae.activations.format import SAMPLES_SCHEMA, dtype_name, known_dtype
+from raysae.activations.format import SAMPLES_SCHEMA, Compression, dtype_name, known_dtype
 from raysae.activations.record_batches import record_batches
 from raysae.activations.seeded import permutation
 from raysae.activations.selection import keep_by_norm, keep_of_sample
@@ -39,9 +39,11 @@ class OrderedTokens(NamedTuple):
     source_m: npt.NDArray[np.int64]
     samples: pa.Table
 
-    def batches(self, max_bytes: int) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self, max_bytes: int, compression: Compression = "none"
+    ) -> Iterator[pa.RecordBatch]:
         """Yield them as `record_batches` does."""
-        return record_batches(self.columns, self.acts_nd, self.source_m, max_bytes)
+        return record_batches(self.columns, self.acts_nd, self.source_m, max_bytes, compression)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,9 @@ VERSION_KEY = b"raysae_activation_cache"
 COMPRESSION_KEY = b"compression"
 """Key in a token file's schema under which stands how its buffers are compressed, if they are."""
 
+COMPRESSED_SUFFIX = ".zstd.arrow"
+"""How the names of compressed token files end."""
+
 Compression = Literal["none", "zstd"]
 """How the buffers of a token file are stored."""
 

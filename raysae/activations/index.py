@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from raysae.activations.format import numpy_type, tokens_schema
-from raysae.activations.mapped_shard import open_shard
 from raysae.artifacts import FileRecord, Publication, content_id
 from raysae.errors import DataError
 from raysae.storage import Directory, to_json
 
 
-def write_dataset_index(directory: Directory, data_files: Sequence[str]) -> list[FileRecord]:
+def write_dataset_index(
+    directory: Directory, data_files: Sequence[str], d_in: int, dtype: str
+) -> list[FileRecord]:
     """Write `state.json` and `dataset_info.json` beside the shards of a cache.
 
     They list the token files that count; a cache without them is still complete for `CacheReader`.
@@ -23,24 +24,25 @@ def write_dataset_index(directory: Directory, data_files: Sequence[str]) -> list
     Args:
         directory: The cache.
         data_files: Names of its token files, in the order in which rows are numbered.
+        d_in: Width of the hidden states.
+        dtype: Their dtype.
 
     Returns:
         The two files.
 
     Raises:
-        DataError: No file, or the first one is missing or damaged.
+        DataError: No file.
     """
     if not data_files:
         raise DataError(f"{directory}: the cache has no shard; check what its job rejected.")
-    first = open_shard(directory, data_files[0])
-    schema = tokens_schema(first.d_in, first.dtype)
+    schema = tokens_schema(d_in, dtype)
     features: dict[str, Any] = {
         field.name: _value(np.dtype(field.type.to_pandas_dtype()).name)
         for field in schema
         if field.name != "activation"
     }
-    item = _value(np.dtype(numpy_type(first.dtype)).name)
-    features["activation"] = {"feature": item, "length": first.d_in, "_type": "List"}
+    item = _value(np.dtype(numpy_type(dtype)).name)
+    features["activation"] = {"feature": item, "length": d_in, "_type": "List"}
     index = Publication(directory)
     index.put_bytes("dataset_info.json", to_json({"features": features}))
     index.put_bytes(

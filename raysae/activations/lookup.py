@@ -79,10 +79,14 @@ class TokenLookup:
             acts_nd[place_m[ascending_m]] = self._read_rows(shard, row_m[ascending_m])
         return as_torch(acts_nd, first.dtype)
 
+    def __reduce__(self) -> tuple[type[TokenLookup], tuple[Directory, Sequence[CachedShard]]]:
+        """Pickle what it is made of; what was read so far is read again."""
+        return TokenLookup, (self._directory, self._shards)
+
     def positions(self, shard: int, sample: int) -> npt.NDArray[np.int64]:
         """Return the positions of a sample's kept tokens, ascending."""
         key_n = self._index(shard).key_n
-        first, stop = np.searchsorted(key_n, [sample << 32, (sample + 1) << 32])
+        first, stop = np.searchsorted(key_n, [int(sample) << 32, (int(sample) + 1) << 32])
         return key_n[first:stop] & 0xFFFF_FFFF
 
     def _rows(

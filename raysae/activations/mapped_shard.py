@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from raysae.activations.format import read_tokens_schema, tokens_schema
+from raysae.activations.format import COMPRESSED_SUFFIX, read_tokens_schema, tokens_schema
 from raysae.errors import DataError
 from raysae.storage import Directory
 
 AGAIN = "delete it and run the job again, which makes this shard anew."
+
+_PAGE_BYTES = 4096
 
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
@@ -116,22 +118,34 @@ def open_shard(directory: Directory, name: str) -> MappedShard:
     Raises:
         DataError: It is missing, damaged, cut short, or of another format.
     """
+    return MappedShard(_map(directory, name), directory.describe(name))
+
+
+def read_ahead(directory: Directory, name: str) -> None:
+    """Bring what `open_shard` maps to this machine and into its memory, from first to last byte.
+
+    Raises:
+        DataError: As `open_shard`, of what is seen without opening it.
+    """
+    content = np.frombuffer(_map(directory, name), np.uint8)
+    # What is advised (posix_fadvise, madvise) is bounded by the device's window; a look is not.
+    content[::_PAGE_BYTES].max(initial=0)
+
+
+def _map(directory: Directory, name: str) -> pa.Buffer:
     where = directory.describe(name)
     try:
-        content = directory.map(name)
-        if _is_compressed(content, where):
-            content = directory.map_made(name, "unpacked", _unpack)
+        if name.endswith(COMPRESSED_SUFFIX):
+            return directory.map_made(name, "unpacked", _unpack)
+        return directory.map(name)
     except FileNotFoundError as error:
         raise DataError(f"{where} is missing; run the job again, which makes it anew.") from error
     except pa.ArrowException as error:
         raise _damaged(where, error) from error
-    return MappedShard(content, where)
-
-
-def _is_compressed(content: pa.Buffer, where: str) -> bool:
-    """Whether a token file's buffers have to be unpacked first."""
-    with pa.ipc.open_stream(pa.BufferReader(content)) as stream:
-        return read_tokens_schema(stream.schema, where).compression != "none"
+    except OSError as error:
+        if error.errno is None:  # Arrow's, of what it reads, and not the system's
+            raise _damaged(where, error) from error
+        raise
 
 
 def _unpack(content: pa.Buffer, path: Path) -> None:

@@ -87,23 +87,32 @@ class ReadingOrder:
             done += count
         return shard_n, row_n
 
-    def shards_ahead(self, step: int, global_batch: int) -> list[int]:
+    def shards_ahead(self, step: int, global_batch: int, stop: int) -> list[int]:
         """Return the shards that a batch and those soon after it are read from.
 
-        They are those of the window in which the batch ends, and of the next one.
+        They are those of its windows and of the next one, if any batch before `stop` reaches that.
         """
-        number, offset = divmod((step + 1) * global_batch - 1, self.total_rows)
+        place, last = step * global_batch, (step + 1) * global_batch - 1
+        ahead: list[int] = []
+        while place <= last:
+            shards, place = self._window_at(place)
+            ahead += shards
+        if place < stop * global_batch:
+            ahead += self._window_at(place)[0]
+        return ahead
+
+    def _window_at(self, place: int) -> tuple[list[int], int]:
+        """Return the shards of the window that a row is in, and the row after its last one.
+
+        Rows are counted through all epochs.
+        """
+        number, offset = divmod(place, self.total_rows)
         epoch = self._epoch(number)
         window = int(np.searchsorted(epoch.window_w, offset, side="right")) - 1
-        ahead = self._window(epoch, window)
-        if window + 2 < len(epoch.window_w):
-            return ahead + self._window(epoch, window + 1)
-        return ahead + self._window(self._epoch(number + 1), 0)
-
-    def _window(self, epoch: _Epoch, window: int) -> list[int]:
         first = window * self.mix_shards
-        shards: list[int] = epoch.shard_s[first : first + self.mix_shards].tolist()
-        return [shard for shard in shards if self._shard_rows[shard]]
+        shards = epoch.shard_s[first : first + self.mix_shards].tolist()
+        stop = number * self.total_rows + int(epoch.window_w[window + 1])
+        return [shard for shard in shards if self._shard_rows[shard]], stop
 
     def _rows_of_epoch(
         self, number: int, offset: int, count: int

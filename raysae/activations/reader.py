@@ -12,12 +12,12 @@ import numpy.typing as npt
 import torch
 
 from raysae.activations.format import as_torch, numpy_type
-from raysae.activations.mapped_shard import AGAIN, COLUMNS, MappedShard, open_shard
+from raysae.activations.mapped_shard import AGAIN, COLUMNS, MappedShard, open_shard, read_ahead
 from raysae.errors import DataError
 from raysae.storage import Directory
 
 OPEN_SHARDS = 32
-"""Shards mapped at a time: several windows of the reading order, far from any limit on files."""
+"""Shards mapped at a time, far from any limit on files, unless the reading order mixes more."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class CacheReader:
         shard_rows: Rows of each, as the done marks say. Without them every file's framing is read
             once at the start; with them nothing but the first file is opened, and a file that has
             another number of rows is reported when it is read.
+        mix_shards: Shards that a batch is read from: so many and more are mapped at a time.
 
     Attributes:
         d_in: Width of the hidden states.
@@ -72,12 +73,14 @@ class CacheReader:
         directory: Directory,
         data_files: Sequence[str],
         shard_rows: Sequence[int] | None = None,
+        mix_shards: int = 1,
     ) -> None:
         if not data_files:
             raise DataError(f"{directory}: the cache has no shard; check what its job rejected.")
         self._directory = directory
         self._data_files = tuple(data_files)
         self._open: OrderedDict[int, MappedShard] = OrderedDict()
+        self._open_shards = max(OPEN_SHARDS, 2 * mix_shards)
         first = open_shard(directory, data_files[0])
         self.d_in, self.dtype = first.d_in, first.dtype
         self.shard_rows: tuple[int, ...] = ()
@@ -152,9 +155,7 @@ class CacheReader:
         Raises:
             DataError: It is missing or damaged.
         """
-        name = self._data_files[shard]
-        open_shard(self._directory, name)
-        self._directory.read_ahead(name)
+        read_ahead(self._directory, self._data_files[shard])
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": OrderedDict()}
@@ -163,7 +164,7 @@ class CacheReader:
         shard = self._open.get(number)
         if shard is None:
             shard = self._map(number)
-            if len(self._open) >= OPEN_SHARDS:
+            if len(self._open) >= self._open_shards:
                 self._open.popitem(last=False)
             self._open[number] = shard
         self._open.move_to_end(number)

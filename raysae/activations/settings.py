@@ -52,7 +52,8 @@ class ReadingSettings:
 
     Attributes:
         mix_shards: A batch is drawn from so many shards, whose rows are mixed with one another; the
-            next ones follow when all their rows are read.
+            next ones follow when all their rows are read. Of a bucket, two such windows should
+            fit the nodes' disks (`RAYSAE_NODE_CACHE_BYTES`).
     """
 
     mix_shards: int = 4

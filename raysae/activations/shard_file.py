@@ -14,7 +14,7 @@ from raysae.activations.format import (
     dtype_name,
     tokens_schema,
 )
-from raysae.activations.record_batches import one_ahead, record_batches, rows_in_batch
+from raysae.activations.record_batches import one_ahead, rows_in_batch
 
 _ALIGNMENT = 8
 """To which Arrow pads every buffer in a message."""
@@ -47,13 +47,12 @@ def write_token_file(
     d_in, dtype = acts_nd.shape[1], dtype_name(acts_nd.dtype)
     options = pa.ipc.IpcWriteOptions(compression=None if compression == "none" else compression)
     schema = tokens_schema(d_in, dtype, compression)
-    batches = record_batches(*tokens[:3], MAX_BATCH_BYTES, compression)
     offsets = []
     with (
         pa.OSFile(str(path), "wb") as file,
         pa.ipc.new_stream(file, schema, options=options) as stream,
     ):
-        for batch in one_ahead(batches):
+        for batch in one_ahead(tokens.batches(MAX_BATCH_BYTES, compression)):
             stream.write_batch(batch)
             # The hidden states are a message's last buffer.
             held = batch.num_rows * d_in * acts_nd.element_size()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from raysae.activations.cached_shard import CachedShard
 from raysae.activations.collected import ShardTokens
-from raysae.activations.format import Compression
+from raysae.activations.format import COMPRESSED_SUFFIX, Compression
 from raysae.activations.settings import CacheSettings
 from raysae.activations.shard_file import write_samples_file, write_token_file
 from raysae.artifacts import CHECKSUM, FileRecord, Publication
@@ -20,8 +20,8 @@ class ShardFiles:
     """What `ShardWriter.finish` published.
 
     Attributes:
-        records: The token file `<shard>-<checksum>.arrow` and the samples file
-            `<shard>-<checksum>.samples.arrow`.
+        records: The token file `<shard>-<checksum>.arrow` (`….zstd.arrow` if it is compressed) and
+            the samples file `<shard>-<checksum>.samples.arrow`.
         shard: What is in them.
     """
 
@@ -80,9 +80,10 @@ class ShardWriter:
         tokens = self._tokens.in_order()
         files = Publication(self._directory)
         stem = f"{self._shard_name}-{CHECKSUM}"
+        suffix = ".arrow" if compression == "none" else COMPRESSED_SUFFIX
         with (
             files.writing(f"{stem}.samples.arrow") as samples_file,
-            files.appending(f"{stem}.arrow") as token_file,  # published first, both after the block
+            files.appending(stem + suffix) as token_file,  # published first, both after the block
         ):
             layout = write_token_file(token_file, tokens, compression)
             write_samples_file(samples_file, tokens.samples)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -32,10 +32,7 @@ class FollowedFile:
         self._hash = hashlib.sha256()
         self._hashed = 0
         followers = [self._follow, self._sync] if sync else [self._follow]
-        self._threads = [
-            threading.Thread(target=self._guarded, args=(follower,), daemon=True)
-            for follower in followers
-        ]
+        self._threads = [threading.Thread(target=one, daemon=True) for one in followers]
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -54,22 +51,14 @@ class FollowedFile:
         if kind is None and self._failure is not None:
             raise self._failure
 
-    def sha256(self) -> str:
-        """Return the checksum of all that was written, after the block.
+    def sha256(self) -> str | None:
+        """Return the checksum of all that was written, after the block; None if not all was seen.
 
-        Raises:
-            RuntimeError: The file holds another number of bytes: it was not only appended to.
+        That is so where a file was not only appended to, or cannot be read before it is closed.
         """
-        size = self._path.stat().st_size
-        if size != self._hashed:
-            raise RuntimeError(f"{self._path} has {size} bytes, of which {self._hashed} were seen")
+        if self._path.stat().st_size != self._hashed:
+            return None
         return self._hash.hexdigest()
-
-    def _guarded(self, follower: Callable[[], None]) -> None:
-        try:
-            follower()
-        except OSError as error:
-            self._failure = error
 
     def _wait_until_there(self) -> bool:
         while not self._path.exists():
@@ -78,6 +67,10 @@ class FollowedFile:
         return True
 
     def _follow(self) -> None:
+        with suppress(OSError):
+            self._hash_all()
+
+    def _hash_all(self) -> None:
         if not self._wait_until_there():
             return
         buffer = memoryview(bytearray(_PIECE_BYTES))
@@ -92,6 +85,12 @@ class FollowedFile:
                 self._finished.wait(_PAUSE_S)
 
     def _sync(self) -> None:
+        try:
+            self._sync_all()
+        except OSError as error:
+            self._failure = error
+
+    def _sync_all(self) -> None:
         if not self._wait_until_there():
             return
         with self._path.open("rb", buffering=0) as file:

@@ -279,32 +279,41 @@ class _WorkerActor:
         if self.failure is not None:
             raise self.failure
         task = _from_text(batch["task"][0])
-        # By a run beside this one; or this one did it, but a node was lost with the answer.
-        if (counts := self.worker.finished(task.shard)) is not None:
-            return {"counts": [json.dumps(counts)]}
-        samples = pickle.loads(batch["samples"][0])  # noqa: S301 - written by _read_shard
-        with self.attempts.attempt(task.attempt) as careful:
-            with self.working:
-                started = time.monotonic()
+        with self.working:
+            # By a run beside this one; or this one did it, but a node was lost with the answer.
+            if (counts := self.worker.finished(task.shard)) is not None:
+                return {"counts": [json.dumps(counts)]}
+            started = time.monotonic()
+            # Of no shard that only waits or is published: its rows are not to blame for a death.
+            with self.attempts.attempt(task.attempt) as careful, described_memory(task.shard):
+                samples = pickle.loads(batch["samples"][0])  # noqa: S301 - of _read_shard
                 if careful:
                     samples = reject_deadly(self.model, samples)
-                publish = self._work(task.shard, samples)
-            del samples
+                publish = self.worker.work(task.shard, samples)
+                del samples
+        with described_memory(task.shard):
             counts = publish()
         self.metrics.add(counts, time.monotonic() - started)
         return {"counts": [json.dumps(counts)]}
 
-    def _work(self, shard: ShardSpec, samples: list[Sample | Rejection]) -> Publish:
-        try:
-            return self.worker.work(shard, samples)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise RaysaeError(
-                f"{shard.name} needs more memory than an actor can have; lower run.token_budget, "
-                "shards.max_rows or run.cpus_per_actor (as many images are decoded at once), or "
-                "run fewer actors on a node."
-            ) from error
+
+@contextmanager
+def described_memory(shard: ShardSpec) -> Iterator[None]:
+    """Say what to lower where a shard needs more memory than there is.
+
+    Raises:
+        RaysaeError: It does.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise RaysaeError(
+            f"{shard.name} needs more memory than an actor can have; lower run.token_budget, "
+            "shards.max_rows or run.cpus_per_actor (as many images are decoded at once), or run "
+            "fewer actors on a node."
+        ) from error
 
 
 @contextmanager

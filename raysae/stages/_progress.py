@@ -23,21 +23,18 @@ def sum_counts(
     """
     total: dict[str, float] = {}
     started = logged = time.monotonic()
-    first = started
     for done, count in enumerate(counts, start=1):
         heard()
         for name, value in count.items():
             total[name] = total.get(name, 0) + value
         now = time.monotonic()
-        if done == 1:
-            first = now
         if now - logged > LOG_INTERVAL_S or done == shards:
             logged = now
             line = progress_line(total, now - started)
-            left = ""
-            if 1 < done < shards:
-                # Until the first shard is done, actors start: that says nothing of the others.
-                left = f", {duration((now - first) / (done - 1) * (shards - done))} left"
+            # With the start of the actors: without, those that end their first shards together
+            # would promise far too much.
+            pace = (now - started) / done
+            left = f", {duration(pace * (shards - done))} left" if done < shards else ""
             sys.stdout.write(f"{stage}: {done}/{shards} shards, {line}{left}\n")
             sys.stdout.flush()
     return total

@@ -74,23 +74,20 @@ class CacheWorker:
                 sample = ready.samples[index]
                 layers[layer][1].add(index, sample.sample_id, sample.ordinal, tokens)
 
+        parts = [
+            (layer, writer, {"shard": asdict(shard), **twin.mark()})
+            for layer, (twin, writer) in layers.items()
+        ]
+        counts = layers[max(layers)][0].counts()
+
         def publish() -> dict[str, Any]:
-            written, counts = 0, ready.counts()
-            while layers:
-                layer, (twin, writer) = layers.popitem()
+            written = 0
+            while parts:
+                layer, writer, mark = parts.pop()
                 files = writer.finish()
                 written += sum(record.size for record in files.records)
-                counts = twin.counts()
-                self.artifacts[layer].mark_shard(
-                    shard.name,
-                    files.records,
-                    {
-                        "shard": asdict(shard),
-                        **twin.mark(),
-                        "cached": files.shard.to_json(),
-                        "seconds": time.monotonic() - started,
-                    },
-                )
+                mark |= {"cached": files.shard.to_json(), "seconds": time.monotonic() - started}
+                self.artifacts[layer].mark_shard(shard.name, files.records, mark)
             return {**counts, "bytes": written}
 
         return publish
@@ -161,19 +158,19 @@ def _finish(
     artifact: Artifact, shards: Sequence[ShardSpec], max_rejected: float, started: float
 ) -> ShardTotals:
     """Add up one layer's marks, and write what says that its cache is complete."""
-    totals, names, rows, d_in = ShardTotals(), [], [], 0
+    totals, names, rows, cached = ShardTotals(), [], [], None
     for mark in artifact.marks(shards):
         totals.add(mark)
         cached = CachedShard.of_mark(mark, str(artifact.directory))
         names.append(cached.data)
         rows.append(cached.rows)
-        d_in = cached.d_in
     check_rejected("cache", totals.counts, max_rejected, totals.reasons)
-    index = write_dataset_index(artifact.directory, names)
+    assert cached is not None, "a usable row is in a shard"
+    index = write_dataset_index(artifact.directory, names, cached.d_in, cached.dtype)
     artifact.finish(
         {
             **totals.to_json(),
-            "d_in": d_in,
+            "d_in": cached.d_in,
             "data_files": names,
             "data_rows": rows,
             "seconds": time.monotonic() - started,

@@ -9,7 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
-from raysae.activations.format import ROW_BYTES_WITHOUT_ACTIVATION
+from raysae.activations.batches import bytes_ahead
+from raysae.activations.format import MAX_BATCH_BYTES, ROW_BYTES_WITHOUT_ACTIVATION
 from raysae.corpora import Corpus
 from raysae.errors import DataError, RejectedSampleError, SettingsError
 from raysae.finetune import longest_row, plan_tuning_memory, row_rules, training_processor
@@ -130,7 +131,8 @@ class Plan:
         disk = layers * cached * (self.forward.bytes_per_token + TOKEN_COLUMN_BYTES)
         # One shard is published while the next one is collected.
         at_once = min(SHARDS_IN_ACTOR, len(self.chain.shards(self.chain.sae_corpus)))
-        written = int(at_once * self._fullest_shard(self.chain.sae_corpus) * disk)
+        one = self._fullest_shard(self.chain.sae_corpus) * disk
+        written = int(at_once * (one + min(one, 2 * layers * MAX_BATCH_BYTES)))
         # Of each further layer a batch's states, with their padding and without.
         batch = max(self.settings.run.token_budget, corpus.longest_tokens)
         noted = 2 * (layers - 1) * batch * self.forward.bytes_per_token
@@ -142,12 +144,17 @@ class Plan:
         d_in = self.forward.d_in
         device = "cuda" if train.gpus_per_worker else "cpu"
         memory = plan_training_memory(sae, d_in, device=device, world_size=train.workers)
+        ahead = bytes_ahead(
+            -(-sae.batch_tokens // train.workers),
+            self.forward.bytes_per_token,
+            is_local=self.chain.root.is_local,
+        )
         flops = training_flops(sae, d_in) * sae.steps * sae.batch_tokens
         speed = sustained_flops(device, "float32", _threads(train.cpus_per_worker))
         return StagePlan(
             flops=flops,
             seconds=train.workers * WORKER_START_S + flops / speed,
-            worker_bytes=SAE_PROCESS_BYTES + memory,
+            worker_bytes=SAE_PROCESS_BYTES + memory + ahead,
             disk_bytes=plan_encoding_memory(sae, d_in),
             cpus=train.cpus_per_worker,
             gpus=train.gpus_per_worker,

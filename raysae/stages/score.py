@@ -82,12 +82,13 @@ class ScoreWorker:
             )
             for scorer, table in scored.items():
                 parts[scorer].append(table)
+        mark, counts = ready.mark(), ready.counts()
 
         def publish() -> dict[str, Any]:
             for scorer, group in self.groups[shard.name].items():
-                extra = {**ready.mark(), "inputs": dict(self.inputs[scorer])}
+                extra = {**mark, "inputs": dict(self.inputs[scorer])}
                 self.table.write(group, _in_corpus_order(parts[scorer]), extra)
-            return ready.counts()
+            return counts
 
         return publish
 

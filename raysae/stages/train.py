@@ -182,7 +182,7 @@ def _train_rank(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
     device = ray.train.torch.get_device()
-    reader = CacheReader(task.cache, task.data_files, task.shard_rows)
+    reader = CacheReader(task.cache, task.data_files, task.shard_rows, task.reading.mix_shards)
     order = ReadingOrder(task.trained_rows, task.sae.seed, task.reading.mix_shards)
     trainer = SaeTrainer(
         task.sae,

@@ -83,13 +83,13 @@ class WeightsWorker:
         for indices, batch, codes in self.encoder.encode(ready):
             ordinals = np.array([ready.samples[i].ordinal for i in indices], dtype=np.int64)
             top.update(codes, batch, ordinals[batch.sample_n])
+        content, counts = {"shard": asdict(shard), **ready.mark()}, ready.counts()
 
         def publish() -> dict[str, Any]:
             files = Publication(self.artifact.directory)
             _write_state(top, files, f"{shard.name}-{CHECKSUM}.top_tokens.arrow")
-            content = {"shard": asdict(shard), **ready.mark()}
             self.artifact.mark_shard(shard.name, files.records, content)
-            return ready.counts()
+            return counts
 
         return publish
 

@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from raysae.storage.backend import Backend, Entry
 from raysae.storage.documents import parse_json, to_json
-from raysae.storage.node_cache import FullDiskError, open_cached
-from raysae.storage.scratch import FULL, finished_or_gone, full_disk, link_or_copy
+from raysae.storage.node_cache import full_cache, open_cached
+from raysae.storage.scratch import FULL, finished_or_gone, link_or_copy
 from raysae.storage.uris import check_name
 
 
@@ -163,14 +163,15 @@ class Directory:
         Raises:
             FileNotFoundError: It is not there.
         """
-        source = self.map(name)
 
         def write(path: Path) -> None:
             try:
-                make(source, path)
+                # Not as a copy that is kept: what is made of it takes its place.
+                with self.fetched([name]) as files:
+                    make(_mapped(os.open(files / name, os.O_RDONLY)), path)
             except OSError as error:
                 if error.errno in FULL:
-                    raise FullDiskError(str(full_disk(path, error.errno))) from error
+                    raise full_cache(path, error.errno) from error
                 raise
 
         return _mapped(open_cached(f"{self.describe(name)}\0{what}", None, write))
@@ -188,18 +189,6 @@ class Directory:
     def is_local(self) -> bool:
         """Whether files are mapped where they lie, and not copies of them."""
         return self.backend.is_local
-
-    def read_ahead(self, name: str) -> None:
-        """Have a file brought to this machine, and the system begin to read it into memory.
-
-        Raises:
-            FileNotFoundError: It is not there.
-        """
-        descriptor = self.backend.open_copy(self.key(name))
-        try:
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
-        finally:
-            os.close(descriptor)
 
     def fetch(self, name: str, target: Path) -> None:
         """Copy a file to a new local path, where it must not be written to.

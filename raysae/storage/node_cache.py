@@ -20,6 +20,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from raysae.errors import SettingsError, StorageError
+from raysae.storage.scratch import FULL
 from raysae.storage.temporaries import boot_id, is_temporary, temporary_name, writer_is_dead
 
 DIRECTORY_VARIABLE = "RAYSAE_NODE_CACHE"
@@ -30,12 +31,29 @@ DEFAULT_BYTES = 64 << 30
 """Bytes that copies may take, and the environment variable that sets them: 64 GiB if unset."""
 
 
+_UNKNOWN_BYTES = 1 << 30
+"""Room that is made for a copy of which nobody knows how large it will be: that of a shard."""
+
 _PREFIX = "raysae-"
 _COPY = re.compile(rf"{_PREFIX}[0-9a-f]{{40}}")
 
 
 class FullDiskError(StorageError):
     """There is no room on this machine's disk for a copy."""
+
+
+def full_cache(path: Path, number: int) -> FullDiskError:
+    """Say that there is no room for a copy.
+
+    Args:
+        path: Where it was written.
+        number: The system's number of the error.
+    """
+    return FullDiskError(
+        f"storage: the disk of {path} {FULL[number]}; free some space, name another directory with "
+        f"TMPDIR and {DIRECTORY_VARIABLE}, or let copies take less with {BYTES_VARIABLE}, and run "
+        "again."
+    )
 
 
 def open_cached(version: str, size: int | None, fetch: Callable[[Path], None]) -> int:
@@ -91,7 +109,7 @@ def _fetch(path: Path, size: int | None, fetch: Callable[[Path], None]) -> int:
                 break
             except FullDiskError:
                 temporary.unlink(missing_ok=True)
-                if not _make_room(path.parent, size or 0):
+                if not _make_room(path.parent, size or _UNKNOWN_BYTES):
                     raise
         # Under its name another process may drop it at once, to make room for its own.
         descriptor = os.open(temporary, os.O_RDONLY)

@@ -21,12 +21,7 @@ from raysae.errors import StorageError
 from raysae.storage.backend import Entry, Upload
 from raysae.storage.checksums import fits_its_name
 from raysae.storage.filesystems import object_filesystem
-from raysae.storage.node_cache import (
-    BYTES_VARIABLE,
-    DIRECTORY_VARIABLE,
-    FullDiskError,
-    open_cached,
-)
+from raysae.storage.node_cache import full_cache, open_cached
 from raysae.storage.retry import retrying
 from raysae.storage.s3_requests import S3Requests
 from raysae.storage.scratch import FULL
@@ -50,7 +45,7 @@ FETCHES = 2
 RANGES_AT_ONCE = 8
 """Ranges of an object that are read at the same time, each of them in memory meanwhile."""
 
-_PIECE_BYTES = 16 << 20
+PIECE_BYTES = 16 << 20
 """Bytes of one request of `stream`, and of a large object's copy."""
 
 _TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")
@@ -304,8 +299,8 @@ class ObjectBackend:
         size = self.size(key)
         if size is None:
             raise FileNotFoundError(self.describe(key))
-        for start in range(0, size, _PIECE_BYTES):
-            yield self._read_range(key, start, min(start + _PIECE_BYTES, size))
+        for start in range(0, size, PIECE_BYTES):
+            yield self._read_range(key, start, min(start + PIECE_BYTES, size))
 
     def open_copy(self, key: str) -> int:
         """Open a copy in this machine's cache, which is made if there is none.
@@ -323,7 +318,7 @@ class ObjectBackend:
 
         Raises:
             FileNotFoundError: It is not there.
-            FullDiskError: The local disk is full.
+            FullDiskError: The local disk is full (`raysae.storage.node_cache`).
             StorageError: What arrived, twice, is not what the name's checksum says.
         """
         try:
@@ -348,17 +343,13 @@ class ObjectBackend:
         about = self._fs.info(path)
         size = int(about["size"])
         try:
-            if size > _PIECE_BYTES:
+            if size > PIECE_BYTES:
                 self._get_in_ranges(key, target, about)
             else:
                 self._fs.get_file(path, str(target))
         except OSError as error:
             if error.errno in FULL:
-                raise FullDiskError(
-                    f"storage: the disk of {target} {FULL[error.errno]}; free some space, name "
-                    f"another directory with TMPDIR and {DIRECTORY_VARIABLE}, or let copies take "
-                    f"less with {BYTES_VARIABLE}, and run again."
-                ) from error
+                raise full_cache(target, error.errno) from error
             raise
         arrived = target.stat().st_size
         if arrived != size:
@@ -367,14 +358,19 @@ class ObjectBackend:
     def _get_in_ranges(self, key: str, target: Path, about: dict[str, Any]) -> None:
         """Copy a large object by many requests at once: one alone gets a part of the network."""
         size = int(about["size"])
-        ranges = [(at, min(at + _PIECE_BYTES, size)) for at in range(0, size, _PIECE_BYTES)]
+        ranges = [(at, min(at + PIECE_BYTES, size)) for at in range(0, size, PIECE_BYTES)]
         with (
             target.open("wb") as file,
             ThreadPoolExecutor(RANGES_AT_ONCE, thread_name_prefix="ranges") as pool,
         ):
 
             def copy(start: int, stop: int) -> None:
-                os.pwrite(file.fileno(), self._read_range(key, start, stop), start)
+                piece = self._read_range(key, start, stop)
+                if len(piece) != stop - start:
+                    raise OSError(f"it ended before byte {stop}")
+                # A disk that is nearly full takes a part without a word.
+                while start < stop:
+                    start += os.pwrite(file.fileno(), piece[start - stop :], start)
 
             copies = [pool.submit(copy, *one) for one in ranges]
             try:
@@ -388,18 +384,20 @@ class ObjectBackend:
     def read_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return parts of an object, many of them read at once."""
         with ThreadPoolExecutor(RANGES_AT_ONCE, thread_name_prefix="ranges") as pool:
-            return list(pool.map(lambda one: self._read_range(key, *one), ranges))
+            parts = list(pool.map(lambda one: self._read_range(key, *one), ranges))
+        for part, (start, stop) in zip(parts, ranges, strict=True):
+            if len(part) != stop - start:
+                raise StorageError(
+                    f"storage: {self.describe(key)} ends before byte {stop}; delete it and run the "
+                    "job again, which makes it anew."
+                )
+        return parts
 
     def _read_range(self, key: str, start: int, stop: int) -> bytes:
         path = self._path(key)
         piece: bytes = self._do(
             "read", key, partial(self._fs.cat_file, path, start=start, end=stop)
         )
-        if len(piece) != stop - start:
-            raise StorageError(
-                f"storage: {self.describe(key)} ends before byte {stop}; delete it and run the job "
-                "again, which makes it anew."
-            )
         return piece
 
     def free_bytes(self) -> int | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from raysae.activations import CacheSettings, ShardFiles, ShardWriter
+from raysae.activations import CacheSettings, Compression, ShardFiles, ShardWriter
 from raysae.activations.format import TORCH_DTYPES
 from raysae.sample import TokenBatch
 from raysae.storage import Directory
@@ -39,6 +39,7 @@ def write_shard(
     order: list[int] | None = None,
     *,
     into: Directory | None = None,
+    compression: Compression = "none",
 ) -> ShardFiles:
     """Write samples `id-0`, `id-1`, … with ordinals 100, 101, …, added in the given order.
 
@@ -46,7 +47,12 @@ def write_shard(
     """
     dtype = str(batches[0].acts_nd.dtype).removeprefix("torch.")
     writer = ShardWriter(
-        into or at(directory), name, batches[0].acts_nd.shape[1], dtype, settings or CacheSettings()
+        into or at(directory),
+        name,
+        batches[0].acts_nd.shape[1],
+        dtype,
+        settings or CacheSettings(),
+        compression=compression,
     )
     for index in order or range(len(batches)):
         writer.add(index, f"id-{index}", 100 + index, batches[index])

@@ -132,13 +132,26 @@ def test_the_shards_of_two_windows_are_ahead() -> None:
     rows = [10, 0, 10, 10, 10, 10, 0, 10]
     order = ReadingOrder(rows, seed=3, mix_shards=3)
     for step in range(24):
-        ahead = order.shards_ahead(step, 5)
+        ahead = order.shards_ahead(step, 5, 1000)
         read = {int(shard) for at in (0, 1) for shard in order.rows(step + at, 5)[0]}
         assert read <= set(ahead)
-        assert len(ahead) <= 6
+        assert len(ahead) <= 6 + 3 * (step % 12 in {5, 11})  # a batch of two windows
         assert all(rows[shard] for shard in ahead)
-        # A window further on is not there yet, unless its shards come again in the next epoch.
-        assert len(set(ahead)) <= 6
+
+
+def test_a_batch_of_many_windows_has_all_their_shards_ahead() -> None:
+    order = ReadingOrder([3] * 20, seed=3, mix_shards=2)
+    for step in range(10):
+        assert {*order.rows(step, 25)[0].tolist()} <= {*order.shards_ahead(step, 25, 10)}
+
+
+def test_no_shard_is_ahead_of_the_last_batch() -> None:
+    order = ReadingOrder([10] * 8, seed=3, mix_shards=2)
+    for stop in range(1, 9):
+        read = {int(s) for step in range(stop) for s in order.rows(step, 10)[0]}
+        ahead = {s for step in range(stop) for s in order.shards_ahead(step, 10, stop)}
+        windows = {s for step in range(stop + stop % 2) for s in order.rows(step, 10)[0].tolist()}
+        assert read <= ahead <= windows
 
 
 def test_shards_of_a_bucket_are_fetched_once_and_before_they_are_needed(
@@ -160,7 +173,8 @@ def test_shards_of_a_bucket_are_fetched_once_and_before_they_are_needed(
     batches = BatchReader(reader, order, 8, slice(None)).batches(0, 2 * order.total_rows // 8)
     first = next(batches)
     deadline = time.monotonic() + 20
-    while not {names[s] for s in order.shards_ahead(0, 8)} <= set(fetched):
+    same = ReadingOrder(shard_rows, seed=5, mix_shards=2)
+    while not {names[s] for s in same.shards_ahead(0, 8, 10)} <= set(fetched):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     local, same_order = reader_and_order(at(tmp_path), names)

@@ -97,11 +97,13 @@ def test_documented_example_reads_a_cache(tmp_path: Path, dtype: str) -> None:
 
 def test_documented_python_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cache = tmp_path / "activations" / "some-id"
-    batches = [token_batch(n, 4, seed=n) for n in (50, 30)]
+    batches, data_files = [token_batch(n, 4, seed=n) for n in (50, 30)], []
     for number in range(3):
         name = f"shard-{number:05d}"
         files = write_shard(cache, batches, name)
         write_mark(at(cache), name, files.records, {"cached": files.shard.to_json()})
+        data_files.append(files.shard.data)
+    at(cache).put_json("metadata.json", {"data_files": data_files})
     block = DOCUMENT.read_text().split("## From Python\n")[1].split("\nIn a bucket")[0]
     code = "\n".join(line.removeprefix("    ") for line in block.strip("\n").splitlines())
     names: dict[str, Any] = {"storage": str(tmp_path), "cache_id": "some-id"}

@@ -21,7 +21,7 @@ def test_datasets_opens_the_cache(tmp_path: Path, dtype: str) -> None:
         for n in (5, 0, 8)
     ]
     write_shard(tmp_path, [token_batch(4, 3, dtype)], name="interrupted")
-    write_dataset_index(at(tmp_path), shards)
+    write_dataset_index(at(tmp_path), shards, 3, dtype)
     opened = datasets.load_from_disk(str(tmp_path))
     assert opened.num_rows == 13
     assert opened.features == datasets.Features.from_arrow_schema(tokens_schema(3, dtype))
@@ -37,11 +37,11 @@ def test_datasets_opens_the_cache(tmp_path: Path, dtype: str) -> None:
 
 def test_features_are_what_datasets_would_write(tmp_path: Path) -> None:
     files = write_shard(tmp_path, [token_batch(2, 3)])
-    write_dataset_index(at(tmp_path), [files.shard.data])
+    write_dataset_index(at(tmp_path), [files.shard.data], 3, "float32")
     written = json.loads((tmp_path / "dataset_info.json").read_text())["features"]
     assert written == datasets.Features.from_arrow_schema(tokens_schema(3, "float32")).to_dict()
 
 
 def test_an_empty_cache_has_no_index(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no shard"):
-        write_dataset_index(at(tmp_path), [])
+        write_dataset_index(at(tmp_path), [], 3, "float32")

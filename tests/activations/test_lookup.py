@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,8 @@ def test_for_many_tokens_the_shard_is_fetched(
 def test_positions_of_a_sample(tmp_path: Path) -> None:
     cache = Cache(at(tmp_path), "float32")
     look = TokenLookup(at(tmp_path), cache.shards)
-    assert look.positions(0, 1).tolist() == list(range(2928))
+    look = pickle.loads(pickle.dumps(look))
+    assert look.positions(0, np.int32(1)).tolist() == list(range(2928))  # type: ignore[arg-type]
     assert look.positions(0, 2).tolist() == []
     assert look.positions(2, 0).tolist() == list(range(5))
 
@@ -158,7 +160,15 @@ def test_the_shards_of_a_cache_are_those_with_marks(tmp_path: Path) -> None:
     for number in (3, 0, 1):
         mark = {"cached": cache.shards[number].to_json(), "files": []}
         at(tmp_path).put_json(f"shard-{number:05d}.done.json", mark)
-    assert cached_shards(at(tmp_path)) == [cache.shards[number] for number in (0, 1, 3)]
+    shards = [cache.shards[number] for number in (0, 1, 3)]
+    at(tmp_path).put_json("metadata.json", {"data_files": [shard.data for shard in shards]})
+    assert cached_shards(at(tmp_path)) == shards
+    (tmp_path / "shard-00001.done.json").unlink()
+    with pytest.raises(DataError, match="is not finished, or lacks shards"):
+        cached_shards(at(tmp_path))
+    (tmp_path / "metadata.json").unlink()
+    with pytest.raises(DataError, match="is not finished, or lacks shards"):
+        cached_shards(at(tmp_path))
     (tmp_path / "shard-00000.done.json").write_text("{")
     with pytest.raises(DataError, match=r"shard-00000\.done\.json"):
         cached_shards(at(tmp_path))

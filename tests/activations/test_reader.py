@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from raysae.activations import CacheReader, ReadingOrder, read_samples
+from raysae.activations import CacheReader, Compression, ReadingOrder, read_samples
 from raysae.activations.format import as_numpy
 from raysae.errors import DataError
 from tests.activations.caches import DTYPES, token_batch, write_shard
@@ -102,14 +103,24 @@ def test_rows_out_of_range(tmp_path: Path) -> None:
     assert len(reader.read_rows(0, [])) == 0
 
 
-def test_damage_is_named(tmp_path: Path) -> None:
-    files = write_shard(tmp_path, [token_batch(20, 3)])
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_damage_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: Compression
+) -> None:
+    monkeypatch.setenv("RAYSAE_NODE_CACHE", str(tmp_path / "copies"))
+    files = write_shard(tmp_path, [token_batch(20, 3)], compression=compression)
     path = tmp_path / files.shard.data
     data = path.read_bytes()
-    for damaged in (data[:-8], data[:-100], data[:50], b"", b"nonsense" * 20):
+    middle = len(data) // 2
+    altered = data[: middle - 50] + b"nonsense" * 12 + data[middle + 46 :]
+    wrong = [altered] if compression == "zstd" else []  # else they are other numbers
+    for damaged in (data[:-8], data[:-100], data[:50], b"", b"nonsense" * 20, *wrong):
         path.write_bytes(damaged)
         with pytest.raises(DataError, match=files.shard.data):
             CacheReader(at(tmp_path), [files.shard.data])
+        with suppress(DataError):
+            # What is not looked at there is seen where it is read.
+            CacheReader(at(tmp_path), [files.shard.data], [20]).read_ahead(0)
     path.unlink()
     with pytest.raises(DataError, match=files.shard.data):
         CacheReader(at(tmp_path), [files.shard.data])

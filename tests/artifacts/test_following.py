@@ -54,8 +54,20 @@ def test_a_file_that_is_not_only_appended_to_has_no_checksum(tmp_path: Path) -> 
     with FollowedFile(path, sync=False) as followed:
         path.write_bytes(b"whole")
     path.write_bytes(b"wh")
-    with pytest.raises(RuntimeError, match="has 2 bytes, of which 5"):
-        followed.sha256()
+    assert followed.sha256() is None
+
+
+def test_a_file_that_cannot_be_followed_is_hashed_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: FollowedFile) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(FollowedFile, "_hash_all", refuse)
+    files = Publication(at(tmp_path))
+    with files.appending("a") as path:
+        path.write_bytes(b"something")
+    assert files.records[0].sha256 == hashlib.sha256(b"something").hexdigest()
 
 
 def test_a_disk_that_fills_up_while_it_is_synced(
@@ -82,7 +94,9 @@ def test_a_disk_that_fills_up_while_it_is_synced(
 def test_an_error_of_the_writer_is_the_one_that_counts(tmp_path: Path) -> None:
     with pytest.raises(KeyError), FollowedFile(tmp_path / "never", sync=True):
         raise KeyError
-    assert not [one for one in threading.enumerate() if one.daemon and "_guarded" in one.name]
+    assert not [
+        one for one in threading.enumerate() if "_sync" in one.name or "_follow" in one.name
+    ]
 
 
 @pytest.mark.parametrize("is_local", [True, False])

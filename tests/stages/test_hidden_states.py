@@ -30,6 +30,8 @@ class FakeModel:
         running: How many forward passes were done when each image was decoded.
     """
 
+    layer = 4
+
     def __init__(self) -> None:
         self.filled: list[str] = []
         self.passes = 0
@@ -56,8 +58,6 @@ class FakeModel:
 
     def batches(self, prepared: Sequence[PreparedSample], budget: int) -> list[list[int]]:
         return length_batches([one.n_tokens for one in prepared], budget)
-
-    layer = 4
 
     def hidden_states_at(
         self, prepared: Sequence[PreparedSample], layers: Sequence[int]

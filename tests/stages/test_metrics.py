@@ -31,7 +31,8 @@ def test_what_is_counted_is_exported(shared_ray: None) -> None:
     metrics.add({"rows": 31, "rejected": 2, "tokens": 901, "bytes": 5e6}, 0.5)
     deadline = time.monotonic() + 60  # it is exported every few seconds
     expected = {"shards": 2, "rows": 61, "rejected": 2, "tokens": 1801, "bytes": 1e7}
-    while not (found := exported("test-of-metrics")) and time.monotonic() < deadline:
+    shards = COUNTERS["shards"][0]
+    while (found := exported("test-of-metrics")).get(shards) != 2 and time.monotonic() < deadline:
         time.sleep(1)
     for name, (metric, _) in COUNTERS.items():
         assert found[metric] == expected[name]

@@ -14,7 +14,7 @@ from raysae.errors import DataError, SettingsError
 from raysae.models import model_size
 from raysae.settings import RunSettings
 from raysae.stages import plan as stage
-from raysae.stages.chain import CacheJobSettings, Chain, FinetuneJobSettings
+from raysae.stages.chain import CacheJobSettings, Chain, FinetuneJobSettings, ShardSettings
 from tests.corpora.rows import row, write_rows
 from tests.stages.chains import small_settings
 from tests.stages.conftest import Made
@@ -112,6 +112,26 @@ def test_fine_tuning_is_planned(chain: Chain, capsys: pytest.CaptureFixture[str]
 def test_kept_tokens_bound_the_disk(chain: Chain) -> None:
     few = Chain(replace(chain.settings, cache=CacheSettings(tokens_per_sample=2)))
     assert stage.Plan(few).cache().disk_bytes == 64 * 2 * (32 * 4 + 25)
+
+
+def test_two_shards_of_an_actor_take_their_room(chain: Chain) -> None:
+    """One is published while the next one is collected."""
+    whole = replace(chain.settings, shards=ShardSettings(max_rows=64))
+    one, two = (stage.Plan(each).cache() for each in (Chain(whole), chain))
+    disk = one.disk_bytes
+    assert two.disk_bytes == disk
+    # Each is held, and gathered once more: of one shard all of it, of two a half each.
+    assert one.worker_bytes - two.worker_bytes == pytest.approx(0, abs=2)
+    quarter = replace(chain.settings, shards=ShardSettings(max_rows=16))
+    four = stage.Plan(Chain(quarter)).cache()
+    assert two.worker_bytes - four.worker_bytes == pytest.approx(disk, rel=0.01)
+
+
+def test_batches_ahead_take_their_room(chain: Chain) -> None:
+    plan = stage.Plan(chain)
+    twice = replace(chain.settings.sae, batch_tokens=2 * chain.settings.sae.batch_tokens)
+    more = stage.Plan(Chain(replace(chain.settings, sae=twice))).train()
+    assert more.worker_bytes - plan.train().worker_bytes > 4 * 256 * 32 * 4
 
 
 def test_each_layer_takes_its_room(chain: Chain) -> None:

@@ -76,12 +76,18 @@ def test_a_row_that_asks_for_too_much_memory_is_read_in_a_process_of_its_own(
     assert pickle.loads(read["samples"]) == list(corpus.all_samples())
 
 
-def test_an_actor_without_memory_says_what_to_lower(corpus: Corpus, tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["work", "publish"])
+def test_an_actor_without_memory_says_what_to_lower(
+    corpus: Corpus, tmp_path: Path, where: str
+) -> None:
+    def fail() -> dict[str, Any]:
+        raise MemoryError
+
     class Greedy:
         def finished(self, shard: ShardSpec) -> None: ...
 
         def work(self, shard: ShardSpec, samples: Sequence[Sample | Rejection]) -> Publish:
-            raise MemoryError
+            return fail if where == "publish" else fail()  # type: ignore[return-value]
 
     (shard,) = ShardPlan(corpus.snapshot.file_rows, 10)
     actor = _pool._WorkerActor("x", Greedy, {}, Attempts(at(tmp_path), "work"), ModelSettings())

@@ -418,7 +418,7 @@ LARGE = bytes(range(251)) * 4
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Objects of more than 100 bytes are large."""
-    monkeypatch.setattr(objects, "_PIECE_BYTES", 100)
+    monkeypatch.setattr(objects, "PIECE_BYTES", 100)
 
 
 @pytest.mark.parametrize("size", [100, 101, 200, 1004])
@@ -473,6 +473,17 @@ def test_ranges_of_an_object_that_changes_meanwhile_are_not_mixed(
 
     fake_backend(store, step).fetch("a", tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == other
+
+
+def test_a_disk_that_takes_a_part_is_given_the_rest(
+    small_pieces: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pwrite = os.pwrite
+    monkeypatch.setattr(
+        objects.os, "pwrite", lambda file, data, at: pwrite(file, data[: -(-len(data) // 2)], at)
+    )
+    fake_backend(Store({"bucket/pre fix/a": LARGE})).fetch("a", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == LARGE
 
 
 def test_a_disk_that_fills_up_between_ranges(

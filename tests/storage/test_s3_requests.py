@@ -97,7 +97,7 @@ def test_uploads_that_were_never_ended(root: Directory) -> None:
 def test_objects_are_streamed_in_ranges(
     root: Directory, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr("raysae.storage.objects._PIECE_BYTES", 33)
+    monkeypatch.setattr("raysae.storage.objects.PIECE_BYTES", 33)
     data = bytes(range(size))
     root.put_bytes("file", data)
     pieces = [bytes(piece) for piece in root.stream("file")]
