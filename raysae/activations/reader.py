@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,20 @@ from raysae.activations.format import as_torch, numpy_type
 from raysae.activations.mapped_shard import AGAIN, COLUMNS, MappedShard, open_shard, read_ahead
 from raysae.errors import DataError
 from raysae.storage import Directory
+
+
+class TokenRows(Protocol):
+    """A shard's tokens, wherever they lie."""
+
+    def gather(
+        self,
+        row_m: npt.NDArray[np.int64],
+        acts_md: npt.NDArray[Any],
+        columns: Mapping[str, npt.NDArray[Any]],
+    ) -> None:
+        """Copy rows into a result; see `MappedShard.gather`."""
+        ...
+
 
 OPEN_SHARDS = 32
 """Shards mapped at a time, far from any limit on files, unless the reading order mixes more."""
@@ -42,6 +56,49 @@ class CachedTokens:
 
     def __len__(self) -> int:
         return len(self.position_n)
+
+    def take(self, index_m: npt.NDArray[np.int64]) -> CachedTokens:
+        """Return the rows at `index_m`, in that order."""
+        return CachedTokens(
+            self.acts_nd[torch.from_numpy(index_m)],
+            self.modality_n[index_m],
+            self.sample_n[index_m],
+            self.position_n[index_m],
+            self.token_id_n[index_m],
+            self.norm_n[index_m],
+        )
+
+
+def gathered(
+    shard_n: npt.NDArray[np.int64],
+    row_n: npt.NDArray[np.int64],
+    shard_of: Callable[[int], TokenRows],
+    d_in: int,
+    dtype: str,
+) -> CachedTokens:
+    """Copy rows of several shards.
+
+    Args:
+        shard_n: int64 (n,), each row's shard, ascending.
+        row_n: int64 (n,), its number in that shard, ascending in each.
+        shard_of: Returns a shard by its number.
+        d_in: Width of the hidden states.
+        dtype: Their dtype.
+    """
+    acts_nd = np.empty((len(row_n), d_in), dtype=numpy_type(dtype))
+    columns = {name: np.empty(len(row_n), dtype=kind) for name, kind in COLUMNS.items()}
+    for shard in np.unique(shard_n):
+        part = slice(*np.searchsorted(shard_n, [shard, shard + 1]))
+        parts = {name: column_n[part] for name, column_n in columns.items()}
+        shard_of(int(shard)).gather(row_n[part], acts_nd[part], parts)
+    return CachedTokens(
+        as_torch(acts_nd, dtype),
+        columns["modality"],
+        columns["sample"],
+        columns["position"],
+        columns["token_id"],
+        columns["norm"],
+    )
 
 
 class CacheReader:
@@ -108,15 +165,7 @@ class CacheReader:
         tokens = self.read(np.full(len(row_n), shard, dtype=np.int64), row_n)
         if np.all(np.diff(row_n) >= 0):
             return tokens
-        given_n = np.argsort(np.argsort(row_n, kind="stable"), kind="stable")
-        return CachedTokens(
-            tokens.acts_nd[torch.from_numpy(given_n)],
-            tokens.modality_n[given_n],
-            tokens.sample_n[given_n],
-            tokens.position_n[given_n],
-            tokens.token_id_n[given_n],
-            tokens.norm_n[given_n],
-        )
+        return tokens.take(np.argsort(np.argsort(row_n, kind="stable"), kind="stable"))
 
     def read(self, shard_n: npt.NDArray[np.int64], row_n: npt.NDArray[np.int64]) -> CachedTokens:
         """Read a batch, such as `ReadingOrder.rows` names it, sorted by shard and row.
@@ -133,21 +182,7 @@ class CacheReader:
             IndexError: There is no such row.
         """
         sorted_n = np.lexsort((row_n, shard_n))
-        shard_n, row_n = shard_n[sorted_n], row_n[sorted_n]
-        acts_nd = np.empty((len(row_n), self.d_in), dtype=numpy_type(self.dtype))
-        columns = {name: np.empty(len(row_n), dtype=dtype) for name, dtype in COLUMNS.items()}
-        for shard in np.unique(shard_n):
-            part = slice(*np.searchsorted(shard_n, [shard, shard + 1]))
-            parts = {name: column_n[part] for name, column_n in columns.items()}
-            self._shard(int(shard)).gather(row_n[part], acts_nd[part], parts)
-        return CachedTokens(
-            as_torch(acts_nd, self.dtype),
-            columns["modality"],
-            columns["sample"],
-            columns["position"],
-            columns["token_id"],
-            columns["norm"],
-        )
+        return gathered(shard_n[sorted_n], row_n[sorted_n], self._shard, self.d_in, self.dtype)
 
     def read_ahead(self, shard: int) -> None:
         """Bring a shard to this machine and towards its memory; safe in another thread.

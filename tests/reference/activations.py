@@ -66,6 +66,30 @@ def batch_rows(
     return sequence[first : first + count]
 
 
+def stream_rows(
+    shard_rows: list[int], mix_shards: int, keys: list[tuple[int, int]], rank: int, ranks: int
+) -> list[tuple[int, int, int, int]]:
+    """List (epoch, window, shard, row) of all that one rank reads, by writing it out in full.
+
+    `keys` are as for `batch_rows`.
+    """
+    sequence = []
+    for epoch, (shard_key, row_key) in enumerate(keys):
+        n = len(shard_rows)
+        order = [shuffled_index(i, n, shard_key, 6) for i in range(n)]
+        mine = [shard for place, shard in enumerate(order) if place % ranks == rank]
+        for number, start in enumerate(range(0, len(mine), mix_shards)):
+            window = [
+                (shard, row)
+                for shard in mine[start : start + mix_shards]
+                for row in range(shard_rows[shard])
+            ]
+            key = mix(row_key ^ (number * ranks + rank))
+            places = [shuffled_index(i, len(window), key, 6) for i in range(len(window))]
+            sequence += [(epoch, number, *window[place]) for place in places]
+    return sequence
+
+
 def balanced_counts(images: int, others: int, fraction: float, limit: int) -> tuple[int, int]:
     """Try every total, from the largest down, that both kinds can fill at this share."""
     for total in range(min(limit, images + others), -1, -1):
