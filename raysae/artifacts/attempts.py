@@ -29,17 +29,20 @@ class Attempts:
     Attributes:
         directory: Where the marks are.
         role: What the processes do: `read`, `work`.
+        lasting: Whether a shard that had to be done with care has to be each time: for work that is
+            done again and again.
     """
 
     directory: Directory
     role: str
+    lasting: bool = False
 
     @contextmanager
     def attempt(self, shard: str) -> Iterator[bool]:
         """Count an attempt for as long as the block runs, and give whether to be careful.
 
         An exception ends an attempt as success does: only a process that dies leaves its mark. A
-        success clears the marks of attempts before it too.
+        success clears the marks of attempts before it too, unless it took care that lasts.
         """
         number = self._begin(shard)
         try:
@@ -47,7 +50,8 @@ class Attempts:
         except BaseException:
             self._end(shard, [number])
             raise
-        self._end(shard, range(1, number + 1))
+        lasts = self.lasting and number > TRUSTED_ATTEMPTS
+        self._end(shard, [number] if lasts else range(1, number + 1))
 
     def _end(self, shard: str, numbers: Iterable[int]) -> None:
         # A mark too many makes a later attempt careful, which costs time alone.

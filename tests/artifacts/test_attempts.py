@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,20 @@ def test_a_success_clears_the_marks_before_it(attempts: Attempts) -> None:
     with attempts.attempt("shard-00000") as careful:
         assert careful
     assert marks(attempts) == ["shard-00001.work-1"]
+
+
+def test_care_that_lasts_is_taken_again(attempts: Attempts) -> None:
+    lasting = replace(attempts, lasting=True)
+    die(lasting, "shard-00000")
+    with lasting.attempt("shard-00000") as careful:
+        assert not careful
+    assert marks(lasting) == []
+    for _ in range(TRUSTED_ATTEMPTS):
+        die(lasting, "shard-00000")
+    for _ in range(3):
+        with lasting.attempt("shard-00000") as careful:
+            assert careful
+    assert len(marks(lasting)) == TRUSTED_ATTEMPTS
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
