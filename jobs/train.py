@@ -1,6 +1,7 @@
 #!/usr/bin/env python
 """Train a sparse autoencoder on cached hidden states (and cache them first, if they are not).
 
+With --reading.stream true nothing is cached: the hidden states are computed while training runs.
 A job that was interrupted goes on from its last checkpoint.
 """
 

@@ -28,14 +28,14 @@ class Stage:
     """One step of the chain.
 
     Attributes:
-        needs: Stages whose results it reads.
+        needs: Stages whose results it reads, of a chain.
         where: The directory of what it makes.
         finished: Whether that is there and complete.
         run: Makes it, going on from what an interrupted run left.
         begun: Whether anything of it is there, of what no other job makes.
     """
 
-    needs: tuple[str, ...]
+    needs: Callable[[Chain], tuple[str, ...]]
     where: Callable[[Chain], Directory]
     finished: Callable[[Chain], bool]
     run: Callable[[Chain], StageResult]
@@ -96,47 +96,52 @@ def _run_tune(chain: Chain) -> StageResult:
     return run_tune(chain)
 
 
+def _always(*names: str) -> Callable[[Chain], tuple[str, ...]]:
+    """Return the needs of a stage that are the same in every chain."""
+    return lambda _: names
+
+
 STAGES: Mapping[str, Stage] = {
     "activations": Stage(
-        needs=(),
+        needs=_always(),
         where=lambda chain: chain.activations.directory,
         finished=lambda chain: all(cache.is_finished() for cache in chain.caches.values()),
         run=_run_cache,
     ),
     "saes": Stage(
-        needs=("activations",),
+        needs=lambda chain: () if chain.settings.reading.stream else ("activations",),
         where=lambda chain: chain.sae.directory,
         finished=lambda chain: chain.sae.is_finished(),
         run=_run_train,
     ),
     "weights": Stage(
-        needs=("saes",),
+        needs=_always("saes"),
         where=lambda chain: chain.weights.directory,
         finished=lambda chain: chain.weights.is_finished(),
         run=_run_weights,
         begun=lambda chain: chain.weights.is_begun(),
     ),
     "scores": Stage(
-        needs=("saes", "weights"),
+        needs=_always("saes", "weights"),
         where=lambda chain: chain.root / "scores",
         finished=_scores_are_live,
         run=_run_score,
         begun=_scores_were_published,
     ),
     "subsets": Stage(
-        needs=("scores",),
+        needs=_always("scores"),
         where=lambda chain: chain.subset.directory,
         finished=lambda chain: chain.subset.is_finished(),
         run=_run_select,
     ),
     "reports": Stage(
-        needs=("saes", "weights", "scores", "subsets"),
+        needs=_always("saes", "weights", "scores", "subsets"),
         where=lambda chain: chain.report.directory,
         finished=lambda chain: chain.report.is_finished(),
         run=_run_report,
     ),
     "tuned": Stage(
-        needs=("subsets",),
+        needs=_always("subsets"),
         where=lambda chain: chain.tuned.directory,
         finished=lambda chain: chain.tuned.is_finished(),
         run=_run_tune,
@@ -166,15 +171,16 @@ def make(chain: Chain, kind: str) -> StageResult | None:
 
 def _in_use(chain: Chain, kind: str) -> AbstractContextManager[None]:
     """Say that an artifact and all that it is made from are in use."""
-    paths = {STAGES[name].where(chain).path for name in _needed(kind)}
-    if "activations" in _needed(kind):
+    needed = _needed(chain, kind)
+    paths = {STAGES[name].where(chain).path for name in needed}
+    if "activations" in needed:
         paths.update(cache.directory.path for cache in chain.caches.values())
     return using(chain.root, sorted(paths))
 
 
 def _make_in_use(chain: Chain, kind: str) -> StageResult | None:
     """Make an artifact while nobody removes what it is made from."""
-    _mend_snapshots(chain, _needed(kind))
+    _mend_snapshots(chain, _needed(chain, kind))
     missing, found = _survey(chain, kind)
     if not missing:
         sys.stdout.write(f"{kind}: finished before, {STAGES[kind].where(chain)}\n")
@@ -195,7 +201,8 @@ def _look_first(chain: Chain, missing: Collection[str]) -> None:
     from raysae.stages.first_look import look_first
 
     read: dict[str, Corpus] = {}
-    if "activations" in missing and chain.settings.sae_corpus.path:
+    streams = "saes" in missing and not STAGES["saes"].needs(chain)
+    if (streams or "activations" in missing) and chain.settings.sae_corpus.path:
         read["sae_corpus"] = chain.sae_corpus
     if not {"weights", "scores"}.isdisjoint(missing) and chain.settings.corpus.path:
         read["corpus"] = chain.corpus
@@ -232,20 +239,20 @@ def _survey(chain: Chain, kind: str) -> tuple[list[str], list[str]]:
         if STAGES[name].finished(chain):
             found.append(name)
             return
-        for needed in STAGES[name].needs:
+        for needed in STAGES[name].needs(chain):
             look_at(needed)
         missing.append(name)
 
     look_at(kind)
-    for name in _needed(kind) - {*missing, *found}:
+    for name in _needed(chain, kind) - {*missing, *found}:
         if STAGES[name].begun(chain):
             look_at(name)
     return sorted(missing, key=list(STAGES).index), found
 
 
-def _needed(kind: str) -> set[str]:
+def _needed(chain: Chain, kind: str) -> set[str]:
     """Return a kind of artifact and all kinds that it is made from."""
-    return {kind}.union(*(_needed(needed) for needed in STAGES[kind].needs))
+    return {kind}.union(*(_needed(chain, needed) for needed in STAGES[kind].needs(chain)))
 
 
 def run_chain_job(
@@ -291,7 +298,7 @@ def run_to(chain: Chain, kind: str, job: str) -> JobResult:
         kind: A key of `STAGES` whose artifact has metadata.
         job: The job's name, for what is printed.
     """
-    needed = _needed(kind)
+    needed = _needed(chain, kind)
     if "weights" in needed:
         _warn_of_a_strangers_sae(chain, job)
     where = STAGES[kind].where(chain)  # First, since it refuses what cannot go together.

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from raysae import pipeline
+from raysae.activations import ReadingSettings
 from raysae.corpora import CorpusSettings
 from raysae.models import ModelSettings
 from raysae.pipeline import STAGES, Stage, make, run_to
@@ -41,7 +42,10 @@ class Workshop:
             return StageResult(len(self.ran), 0, kind in self.half_done)
 
         return Stage(
-            self.NEEDS[kind], lambda _: at(Path("/s")) / kind, lambda _: kind in self.done, run
+            lambda _: self.NEEDS[kind],
+            lambda _: at(Path("/s")) / kind,
+            lambda _: kind in self.done,
+            run,
         )
 
 
@@ -114,23 +118,75 @@ def test_a_stage_that_fails_stops_the_chain(workshop: Callable[..., Workshop]) -
     def fail(_: Any) -> StageResult:
         raise RuntimeError("b is broken")
 
-    pipeline.STAGES["b"] = Stage(("a",), lambda _: at(Path("/s")) / "b", lambda _: False, fail)  # type: ignore[index]
+    pipeline.STAGES["b"] = Stage(
+        lambda _: ("a",), lambda _: at(Path("/s")) / "b", lambda _: False, fail
+    )  # type: ignore[index]
     with pytest.raises(RuntimeError, match="b is broken"):
         make(built, "d")
     assert built.ran == ["a"]
 
 
-def test_the_table_names_stages_that_exist_and_has_no_circle() -> None:
+@pytest.mark.parametrize(("stream", "first"), [(False, "activations"), (True, "saes")])
+def test_the_table_names_stages_that_exist_and_has_no_circle(
+    chain: Chain, *, stream: bool, first: str
+) -> None:
+    chain = Chain(replace(chain.settings, reading=ReadingSettings(stream=stream)))
     settled: list[str] = []
     while len(settled) < len(STAGES):
         ready = [
             kind
             for kind, stage in STAGES.items()
-            if kind not in settled and set(stage.needs) <= set(settled)
+            if kind not in settled and set(stage.needs(chain)) <= set(settled)
         ]
         assert ready
         settled += ready
-    assert settled[0] == "activations"
+    settled = [kind for kind in settled if kind in pipeline._needed(chain, "reports")]
+    assert settled[0] == first
+
+
+@pytest.mark.parametrize(
+    ("stream", "missing", "looked_at"),
+    [
+        (False, ["activations", "saes"], ["sae_corpus"]),
+        (False, ["saes"], []),
+        (True, ["saes"], ["sae_corpus"]),
+        (True, ["activations"], ["sae_corpus"]),
+        (True, ["weights"], []),
+    ],
+)
+def test_the_corpus_is_looked_at_by_whichever_stage_reads_it(
+    chain: Chain,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    stream: bool,
+    missing: list[str],
+    looked_at: list[str],
+) -> None:
+    from raysae.stages import first_look
+
+    looked: list[str] = []
+    monkeypatch.setattr(first_look, "look_first", lambda setting, *_: looked.append(setting))
+    write_rows(tmp_path / "a.parquet", [row()])
+    corpus = CorpusSettings("align-anything", str(tmp_path))
+    reading = ReadingSettings(stream=stream)
+    users = Chain(replace(chain.settings, sae_corpus=corpus, reading=reading))
+    pipeline._look_first(users, missing)
+    assert looked == looked_at
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_no_cache_is_in_use_where_none_is_made(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch, *, stream: bool
+) -> None:
+    used: list[str] = []
+    monkeypatch.setattr(pipeline, "using", lambda _, paths: used.extend(paths))
+    pipeline._in_use(
+        Chain(replace(chain.settings, reading=ReadingSettings(stream=stream))), "reports"
+    )
+    kinds = {path.split("/")[0] for path in used}
+    assert ("activations" in kinds) is not stream
+    assert "saes" in kinds
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +214,7 @@ def test_run_to_reports_what_the_artifact_says(
     where = at(tmp_path) / "b/1"
     where.put_json("metadata.json", {"rows": 7, "rejected": 3})
     pipeline.STAGES["b"] = Stage(  # type: ignore[index]
-        ("a",), lambda _: where, lambda _: "b" in built.done, built.stage("b").run
+        lambda _: ("a",), lambda _: where, lambda _: "b" in built.done, built.stage("b").run
     )
     chain = Chain(ChainSettings(storage=str(tmp_path)))
     first, again = run_to(chain, "b", "demo"), run_to(chain, "b", "demo")

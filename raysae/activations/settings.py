@@ -54,9 +54,13 @@ class ReadingSettings:
         mix_shards: A batch is drawn from so many shards, whose rows are mixed with one another; the
             next ones follow when all their rows are read. Of a bucket, two such windows should
             fit the nodes' disks (`RAYSAE_NODE_CACHE_BYTES`).
+        stream: Compute the hidden states anew in every epoch and hand them to training, instead of
+            caching them on a disk first; `run.min_actors` and `run.max_actors` are then those of
+            each training rank.
     """
 
     mix_shards: int = 4
+    stream: bool = False
 
     def __post_init__(self) -> None:
         if self.mix_shards < 1:

@@ -47,14 +47,19 @@ def check_fits(what: str, needed: Sequence[Resources], settings: Sequence[str]) 
     Raises:
         SettingsError: No autoscaler is at work, and the nodes are too few or too small.
     """
-    nodes = [_of_node(node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    if fit(needed, nodes) or may_grow():
+    if fits_now(needed) or may_grow():
         return
+    nodes = _nodes()
     total = Resources(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes))
     raise SettingsError(
         f"{settings[0]}: {what} cannot run at the same time on this cluster of {len(nodes)} "
         f"node(s) with {total} in all; lower {' or '.join(settings)}, or add nodes."
     )
+
+
+def fits_now(needed: Sequence[Resources]) -> bool:
+    """Whether processes can run at the same time on the nodes that there are."""
+    return fit(needed, _nodes())
 
 
 def fit(needed: Sequence[Resources], nodes: Sequence[Resources]) -> bool:
@@ -87,6 +92,10 @@ def _node_types() -> dict[str, str]:
     status = internal_kv._internal_kv_get(AUTOSCALING_STATUS)  # noqa: SLF001 - has no public twin
     report = json.loads(status or b"{}").get("autoscaler_report") or {}
     return dict(report.get("node_type_mapping") or {})
+
+
+def _nodes() -> list[Resources]:
+    return [_of_node(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
 def _of_node(resources: dict[str, float]) -> Resources:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import ray.data
@@ -121,29 +121,64 @@ def run_shards(
         return {}
     connect()
     _check_capacity(stage, run)
-    with DataContext.current(steady_context(max(MIN_QUEUED, QUEUED_PER_ACTOR * run.max_actors))):
-        source = stream_of("task", map(_to_text, tasks))
-    dataset = (
+    with DataContext.current(steady_context(max_queued(run.max_actors))):
+        source = stream_of("task", map(to_text, tasks))
+    dataset = through_actors(
+        source,
+        corpus,
+        WorkerActor,
+        (stage, worker_class, dict(worker_arguments), Attempts(attempts, "work"), model),
+        reading=Attempts(attempts, "read"),
+        run=replace(run, max_actors=min(run.max_actors, max(run.min_actors, len(tasks)))),
+    )
+    counts = (json.loads(row["counts"]) for row in dataset.iter_rows())
+    with (
+        unwrapped_errors(),
+        described_deaths(stage, run.max_retries),
+        told_of_silence(stage) as heard,
+    ):
+        return sum_counts(stage, len(tasks), counts, heard)
+
+
+def max_queued(actors: int) -> int:
+    """Return how many shards may wait for so many actors, or for being read."""
+    return max(MIN_QUEUED, QUEUED_PER_ACTOR * actors)
+
+
+def through_actors(
+    source: ray.data.Dataset,
+    corpus: Corpus,
+    actor: type[WorkerActor],
+    actor_arguments: tuple[Any, ...],
+    *,
+    reading: Attempts,
+    run: RunSettings,
+) -> ray.data.Dataset:
+    """Return what a pool of actors makes of the shards that a data set names.
+
+    Args:
+        source: Tasks, as `to_text` writes them, in the column `task`.
+        corpus: The corpus that the shards are cut from.
+        actor: Called with one task and its rows at a time.
+        actor_arguments: What each actor is built with.
+        reading: Where attempts at reading are counted.
+        run: Actors, devices, retries.
+    """
+    return (
         # Ray Data's own default is to try for ever: a row that kills its decoder or its actor would
         # loop.
         source.map(
             _read_shard,
-            fn_kwargs={"corpus": corpus, "attempts": Attempts(attempts, "read")},
+            fn_kwargs={"corpus": corpus, "attempts": reading},
             num_cpus=READER_CPUS,
             max_retries=run.max_retries,
         ).map_batches(
-            _WorkerActor,
-            fn_constructor_args=(
-                stage,
-                worker_class,
-                dict(worker_arguments),
-                Attempts(attempts, "work"),
-                model,
-            ),
+            actor,
+            fn_constructor_args=actor_arguments,
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(
                 min_size=run.min_actors,
-                max_size=min(run.max_actors, max(run.min_actors, len(tasks))),
+                max_size=run.max_actors,
                 max_tasks_in_flight_per_actor=SHARDS_IN_ACTOR + 1,
                 max_concurrent_calls_per_actor=SHARDS_IN_ACTOR,
                 enable_true_multi_threading=True,
@@ -156,13 +191,6 @@ def run_shards(
             max_task_retries=-1,
         )
     )
-    counts = (json.loads(row["counts"]) for row in dataset.iter_rows())
-    with (
-        unwrapped_errors(),
-        described_deaths(stage, run.max_retries),
-        told_of_silence(stage) as heard,
-    ):
-        return sum_counts(stage, len(tasks), counts, heard)
 
 
 def _check_capacity(stage: str, run: RunSettings) -> None:
@@ -208,13 +236,13 @@ def check_rejected(
         )
 
 
-def _to_text(task: ShardTask) -> str:
-    """Describe a task in a row of Ray Data."""
+def to_text(task: ShardTask) -> str:
+    """Describe a task in a row of Ray Data, as JSON of its fields."""
     return json.dumps(asdict(task))
 
 
 def _from_text(described: str) -> ShardTask:
-    """Read what `_to_text` wrote."""
+    """Read what `to_text` wrote."""
     task = json.loads(described)
     ordinals = None if task["ordinals"] is None else tuple(task["ordinals"])
     shard = ShardSpec(**task["shard"])
@@ -253,8 +281,16 @@ def _drawn(
         yield from corpus.samples(table.slice(ordinal - shard.first_ordinal, 1), ordinal)
 
 
-class _WorkerActor:
-    """Adapts a `ShardWorker` to Ray Data's batches of one row; called in several threads."""
+class WorkerActor:
+    """Adapts a `ShardWorker` to Ray Data's batches of one row; called in several threads.
+
+    Args:
+        stage: Whose metrics count what is done.
+        worker_class: Built once.
+        arguments: What it is built with.
+        attempts: Where attempts at the work are counted.
+        model: What the samples are prepared for.
+    """
 
     def __init__(
         self,
@@ -276,25 +312,36 @@ class _WorkerActor:
             self.failure = error
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[str]]:
-        if self.failure is not None:
-            raise self.failure
-        task = _from_text(batch["task"][0])
+        task = self.task(batch)
         with self.working:
             # By a run beside this one; or this one did it, but a node was lost with the answer.
             if (counts := self.worker.finished(task.shard)) is not None:
                 return {"counts": [json.dumps(counts)]}
             started = time.monotonic()
-            # Of no shard that only waits or is published: its rows are not to blame for a death.
-            with self.attempts.attempt(task.attempt) as careful, described_memory(task.shard):
-                samples = pickle.loads(batch["samples"][0])  # noqa: S301 - of _read_shard
-                if careful:
-                    samples = reject_deadly(self.model, samples)
-                publish = self.worker.work(task.shard, samples)
-                del samples
+            publish = self.work(task, batch)
         with described_memory(task.shard):
             counts = publish()
         self.metrics.add(counts, time.monotonic() - started)
         return {"counts": [json.dumps(counts)]}
+
+    def task(self, batch: Mapping[str, Any]) -> ShardTask:
+        """Return what is to be done.
+
+        Raises:
+            RaysaeError: The worker could not be built.
+        """
+        if self.failure is not None:
+            raise self.failure
+        return _from_text(batch["task"][0])
+
+    def work(self, task: ShardTask, batch: Mapping[str, Any]) -> Any:
+        """Let the worker do a shard, while no other thread does, and return what it returns."""
+        # Of no shard that only waits or is published: its rows are not to blame for a death.
+        with self.attempts.attempt(task.attempt) as careful, described_memory(task.shard):
+            samples = pickle.loads(batch["samples"][0])  # noqa: S301 - of _read_shard
+            if careful:
+                samples = reject_deadly(self.model, samples)
+            return self.worker.work(task.shard, samples)
 
 
 @contextmanager

@@ -324,11 +324,21 @@ class Chain:
 
     @cached_property
     def sae(self) -> Artifact:
-        """The SAE trained on `activations`."""
+        """The SAE trained on `activations`, or on the same tokens without a cache of them."""
+        settings = self.settings
+        reading = asdict(settings.reading)
+        if reading.pop("stream"):
+            model = {"model": self.model_content, "cache": asdict(settings.cache)}
+            return self._artifact(
+                "saes",
+                SAE_VERSION,
+                {"sae": asdict(settings.sae), "reading": {**reading, "stream": True}, **model},
+                {"corpus": self.sae_snapshot.id, "rows_per_shard": self.rows_per_shard},
+            )
         return self._artifact(
             "saes",
             SAE_VERSION,
-            {"sae": asdict(self.settings.sae), "reading": asdict(self.settings.reading)},
+            {"sae": asdict(settings.sae), "reading": reading},
             # The corpus too: a used-up cache may be removed, and with it what it was made from.
             {"activations": self.activations.id, "corpus": self.sae_snapshot.id},
         )

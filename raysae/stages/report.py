@@ -124,11 +124,12 @@ def _scores(chain: Chain) -> dict[str, pa.Table]:
 
 def _artifacts(chain: Chain) -> tuple[ArtifactRef, ...]:
     """Return the artifacts that the page is about."""
-    # The cache may have been removed since: the SAE's metadata tells of it.
+    # The cache may have been removed since: the SAE's metadata tells of it. Or there never was one.
     cache = chain.sae.metadata()["activations"]
     there = {"sae": chain.sae, "weights": chain.weights, "subset": chain.subset}
+    caches = [] if cache["name"] is None else [cache]
     return (
-        ArtifactRef("activations", cache["name"], cache["finished_at"]),
+        *(ArtifactRef("activations", one["name"], one["finished_at"]) for one in caches),
         *(
             ArtifactRef(role, artifact.name, str(artifact.metadata()["finished_at"]))
             for role, artifact in there.items()
@@ -159,9 +160,16 @@ def _stages(chain: Chain, scored: Mapping[str, int]) -> tuple[StageCounts, ...]:
     weights, subset = chain.weights.metadata(), chain.subset.metadata()
     # Training reads tokens, not rows; its tokens by modality are those of the held-out health.
     trained = dict.fromkeys(COUNTED, 0)
+    before = (
+        (_counts("train, streamed", cache, train["seconds"]),)
+        if cache["name"] is None
+        else (
+            _counts("cache", cache, cache["seconds"]),
+            _counts("train", trained, train["seconds"]),
+        )
+    )
     return (
-        _counts("cache", cache, cache["seconds"]),
-        _counts("train", trained, train["seconds"]),
+        *before,
         _counts("weights", weights, weights["seconds"]),
         _counts("score", scored, float("nan")),
         _counts("select", {**trained, "rows": subset["scored"]}, subset["seconds"]),

@@ -6,40 +6,28 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray.train
 import ray.train.collective
 import ray.train.torch
 import torch
 
-from raysae.activations import (
-    BatchReader,
-    CachedTokens,
-    CacheReader,
-    ReadingOrder,
-    ReadingSettings,
-)
 from raysae.artifacts import Artifact
 from raysae.errors import DataError
 from raysae.models import ModelSettings
 from raysae.sae import SAE_FILES, Ranks, Sae, SaeHealth, SaeSettings, SaeTrainer, save_saelens
+from raysae.stages._cached_tokens import cached_source
 from raysae.stages._checkpoints import Checkpoints
 from raysae.stages._outcome import Outcome, finishing
 from raysae.stages._ranks import RankPlan, run_ranks
+from raysae.stages._streamed_tokens import streamed_source
+from raysae.stages._tokens import RankTokens, TokenSource
 from raysae.stages.chain import Chain, TrainRunSettings
-from raysae.stages.result import COUNTED, StageResult
-from raysae.storage import Directory, as_number, to_json
-
-START_SAMPLE_TOKENS = 8192
-"""Tokens that the input scale and b_dec are estimated from."""
-
-HEALTH_TOKENS = 32_768
-"""Tokens that the finished SAE is judged by, at most."""
+from raysae.stages.result import StageResult
+from raysae.storage import as_number, to_json
 
 LOG_POINTS = 100
 """Points of the training curve."""
@@ -57,69 +45,54 @@ class TrainTask:
 
     Attributes:
         artifact: Where the SAE goes.
-        cache: Directory of the hidden states.
-        data_files: The cache's token files.
-        shard_rows: Rows of each.
-        held_out: How many of the last files the SAE is judged by instead of trained on.
+        tokens: Where its tokens come from.
         sae: What to train.
-        reading: In what order the cache is read.
         model: What the hidden states are of; noted in the SAE's file.
-        d_in: Width of a hidden state.
         run: Ranks and checkpoints.
     """
 
     artifact: Artifact
-    cache: Directory
-    data_files: tuple[str, ...]
-    shard_rows: tuple[int, ...]
-    held_out: int
+    tokens: TokenSource
     sae: SaeSettings
-    reading: ReadingSettings
     model: ModelSettings
-    d_in: int
     run: TrainRunSettings
-
-    @property
-    def trained_rows(self) -> tuple[int, ...]:
-        """Rows of the files that are trained on."""
-        return self.shard_rows[: len(self.shard_rows) - self.held_out]
 
 
 def run_train(chain: Chain) -> StageResult:
-    """Train the SAE on the cached hidden states, from its last checkpoint if there is one.
+    """Train the SAE on hidden states, from its last checkpoint if there is one.
 
     Raises:
-        DataError: The cache is empty or damaged, or training diverged.
+        SettingsError: Ranks and the model's actors can never run at the same time.
+        DataError: The cache is empty or damaged, too many rows cannot be used, or training
+            diverged.
     """
     artifact = chain.sae
-    # First, so that nobody removes the cache as used up while its metadata is read.
+    # First, so that nobody removes the cache as used up while its metadata is read, or the snapshot
+    # before it is looked up.
     artifact.begin()
-    task = _train_task(chain)
     started = time.monotonic()
     with finishing(artifact) as outcome:
         resumed = outcome.read() is not None or Checkpoints(outcome.work / CHECKPOINTS).newest()
+        task = _train_task(chain)
         if outcome.read() is None:
             run_ranks(_train_rank, {"task": task}, _rank_plan(task.run))
-        cache = _about(chain.activations)
-        outcome.finish(lambda about: _metadata(task, started, cache, about["health"]))
+        told = task.tokens.told()
+        outcome.finish(lambda about: _metadata(task, started, told, about["health"]))
     metadata = artifact.metadata()
     _print_health(metadata["health"])
-    return StageResult(metadata["rows"], 0, bool(resumed))
+    return StageResult(metadata["rows"], metadata["rejected"], bool(resumed))
 
 
 def _metadata(
-    task: TrainTask, started: float, cache: dict[str, Any], health: dict[str, Any]
+    task: TrainTask, started: float, told: dict[str, Any], health: dict[str, Any]
 ) -> dict[str, Any]:
     """Return what the SAE's metadata tells."""
     return {
-        "rows": cache["rows"],
-        "rejected": 0,
-        "rejections": {},
+        **told,
         "tokens": task.sae.steps * task.sae.batch_tokens,
-        "d_in": task.d_in,
+        "d_in": task.tokens.d_in,
         "workers": task.run.workers,
         "health": health,
-        "activations": cache,
         "seconds": time.monotonic() - started,
     }
 
@@ -135,41 +108,11 @@ def _rank_plan(run: TrainRunSettings) -> RankPlan:
     )
 
 
-def _about(cache: Artifact) -> dict[str, Any]:
-    """Return what a report tells of the cache, so that a used-up cache can be removed."""
-    metadata = cache.metadata()
-    told = ("finished_at", "seconds", *COUNTED)
-    return {"name": cache.name, **{name: metadata[name] for name in told}}
-
-
 def _train_task(chain: Chain) -> TrainTask:
-    """Gather what training needs from the cache's metadata."""
-    metadata = chain.activations.metadata()
-    # A shard all of whose rows were rejected has nothing to train on or to be judged by.
-    listed = zip(metadata["data_files"], metadata["data_rows"], strict=True)
-    shards = [(name, rows) for name, rows in listed if rows]
-    if not shards:
-        raise DataError(
-            f"train: the cache {chain.activations.directory} holds no token; keep more of them "
-            "with other cache settings."
-        )
-    return TrainTask(
-        artifact=chain.sae,
-        cache=chain.activations.directory,
-        data_files=tuple(name for name, _ in shards),
-        shard_rows=tuple(rows for _, rows in shards),
-        held_out=_held_out(len(shards)),
-        sae=chain.settings.sae,
-        reading=chain.settings.reading,
-        model=chain.settings.model,
-        d_in=metadata["d_in"],
-        run=chain.settings.train,
-    )
-
-
-def _held_out(shards: int) -> int:
-    """Return how many shards are held out: a twentieth, at least one unless there is but one."""
-    return 0 if shards == 1 else max(1, shards // 20)
+    """Gather what training needs."""
+    settings = chain.settings
+    tokens = streamed_source(chain) if settings.reading.stream else cached_source(chain)
+    return TrainTask(chain.sae, tokens, settings.sae, settings.model, settings.train)
 
 
 def _train_rank(config: dict[str, Any]) -> None:
@@ -181,75 +124,131 @@ def _train_rank(config: dict[str, Any]) -> None:
         return
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
-    device = ray.train.torch.get_device()
-    reader = CacheReader(task.cache, task.data_files, task.shard_rows, task.reading.mix_shards)
-    order = ReadingOrder(task.trained_rows, task.sae.seed, task.reading.mix_shards)
-    trainer = SaeTrainer(
-        task.sae,
-        task.d_in,
-        device,
-        _start_sample(reader, task.trained_rows).acts_nd,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-    )
     checkpoints = Checkpoints(outcome.work / CHECKPOINTS)
-    history = _restore(trainer, checkpoints, ranks.rank)
-    log_every = max(1, task.sae.steps // LOG_POINTS)
-    mine = ranks.rows(task.sae.batch_tokens)
-    batches = BatchReader(reader, order, task.sae.batch_tokens, mine)
-    for tokens in batches.batches(trainer.steps_done, task.sae.steps):
-        trainer.step(tokens.acts_nd, tokens.modality_n)
-        done, last = trainer.steps_done, trainer.steps_done == task.sae.steps
+    training = _Training(task, ranks)
+    state = _newest_state(checkpoints)
+    if state is not None:
+        training.restore(state)
+    if training.steps_done < task.sae.steps:
+        positions = None if state is None else state.get("positions")
+        with task.tokens.opened(ranks, task.sae.batch_tokens, positions) as tokens:
+            if state is None:
+                training.begin(tokens.start_sample())
+            _take_steps(training, tokens, checkpoints)
+    if ranks.rank == 0:
+        _write_outcome(training)
+
+
+class _Training:
+    """One rank's training.
+
+    Args:
+        task: What is trained.
+        ranks: This rank and the number of all.
+
+    Attributes:
+        history: Points of the training curve.
+    """
+
+    def __init__(self, task: TrainTask, ranks: Ranks) -> None:
+        self.task = task
+        self.ranks = ranks
+        self.history: list[dict[str, float]] = []
+        self._trainer: SaeTrainer | None = None
+
+    @property
+    def trainer(self) -> SaeTrainer:
+        """The trainer, once `begin` or `restore` was called."""
+        assert self._trainer is not None
+        return self._trainer
+
+    @property
+    def steps_done(self) -> int:
+        """Steps so far."""
+        return 0 if self._trainer is None else self._trainer.steps_done
+
+    def begin(self, start_sample: torch.Tensor) -> None:
+        """Start anew, from a sample of hidden states."""
+        self._trainer = SaeTrainer(
+            self.task.sae,
+            self.task.tokens.d_in,
+            ray.train.torch.get_device(),
+            start_sample,
+            rank=self.ranks.rank,
+            world_size=self.ranks.world_size,
+        )
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        # Whatever a sample decides is in the checkpoint.
+        self.begin(torch.ones(1, self.task.tokens.d_in))
+        self.trainer.load_state_dict(state["trainer"])
+        self.history = state["history"]
+        if self.ranks.rank == 0:
+            sys.stdout.write(f"train: goes on from step {self.steps_done}\n")
+            sys.stdout.flush()
+
+
+def _take_steps(training: _Training, tokens: RankTokens, checkpoints: Checkpoints) -> None:
+    """Take the steps that are left, with a checkpoint now and then."""
+    task, ranks, trainer = training.task, training.ranks, training.trainer
+    history, steps = training.history, training.task.sae.steps
+    log_every = max(1, steps // LOG_POINTS)
+    for batch in tokens.batches(trainer.steps_done, steps):
+        trainer.step(batch.acts_nd, batch.modality_n)
+        done, last = trainer.steps_done, trainer.steps_done == steps
         if done % log_every == 0 or last:
             history.append(trainer.metrics())
             if ranks.rank == 0 and (len(history) % 10 == 0 or last):
-                _print_progress(history[-1], task.sae.steps)
-        if ranks.rank == 0 and (done % task.run.checkpoint_every == 0 or last):
-            _save(trainer, history, checkpoints)
-    if ranks.rank == 0:
-        _write_outcome(task, trainer, history, reader)
+                _print_progress(history[-1], steps)
+        if done % task.run.checkpoint_every == 0 or last:
+            positions = _gathered(tokens.position(), ranks)
+            if ranks.rank == 0:
+                _save(training, positions, checkpoints)
 
 
-def _start_sample(reader: CacheReader, shard_rows: Sequence[int]) -> CachedTokens:
-    """Read tokens from all over the cache, at even distances; a shard's own order is random."""
-    ends = np.cumsum(shard_rows, dtype=np.int64)
-    count = min(START_SAMPLE_TOKENS, int(ends[-1]))
-    token_n = np.arange(count) * int(ends[-1]) // count
-    shard_n = np.searchsorted(ends, token_n, side="right")
-    return reader.read(shard_n, token_n - np.concatenate([[0], ends])[shard_n])
-
-
-def _restore(trainer: SaeTrainer, checkpoints: Checkpoints, rank: int) -> list[dict[str, float]]:
-    """Load the newest checkpoint into the trainer and return the history up to it."""
+def _newest_state(checkpoints: Checkpoints) -> dict[str, Any] | None:
+    """Load the newest checkpoint, if there is one."""
     # Rank 0 chooses: a run beside this one may save another while the ranks look for it.
     name = ray.train.collective.broadcast_from_rank_zero(checkpoints.newest())
     if name is None:
-        return []
+        return None
     with checkpoints.fetched(name) as files:
         state = torch.load(files / STATE_FILE, map_location="cpu", weights_only=True)
-    trainer.load_state_dict(state["trainer"])
-    if rank == 0:
-        sys.stdout.write(f"train: goes on from step {trainer.steps_done}\n")
-        sys.stdout.flush()
-    history: list[dict[str, float]] = state["history"]
-    return history
+    assert isinstance(state, dict)
+    return state
 
 
-def _save(trainer: SaeTrainer, history: list[dict[str, float]], checkpoints: Checkpoints) -> None:
+def _gathered(position: list[int], ranks: Ranks) -> list[list[int]]:
+    """Return the position of every rank, in every rank."""
+    if not position:
+        return []
+    positions_rp = torch.zeros(
+        ranks.world_size, len(position), dtype=torch.int64, device=ray.train.torch.get_device()
+    )
+    positions_rp[ranks.rank] = torch.tensor(position)
+    ranks.sum_in_place([positions_rp])
+    gathered: list[list[int]] = positions_rp.tolist()
+    return gathered
+
+
+def _save(training: _Training, positions: list[list[int]], checkpoints: Checkpoints) -> None:
     """Publish a checkpoint: every rank has the same state, so one of them writes it."""
     token = uuid.uuid4().hex
-    state = {"trainer": trainer.state_dict(copies=False), "history": history}
+    state = {
+        "trainer": training.trainer.state_dict(copies=False),
+        "history": training.history,
+        "positions": positions,
+    }
     # torch refuses to open names that begin with a dot itself.
     with (checkpoints.directory / token).writing(STATE_FILE) as path, path.open("wb") as file:
         torch.save(state, file)
-    checkpoints.publish(token, trainer.steps_done)
+    checkpoints.publish(token, training.steps_done)
 
 
-def _write_outcome(
-    task: TrainTask, trainer: SaeTrainer, history: list[dict[str, float]], reader: CacheReader
-) -> None:
+def _write_outcome(training: _Training) -> None:
     """Write the finished SAE, its training curve, and how well it does on held-out tokens."""
-    sae = trainer.finished_sae()
+    task, sae = training.task, training.trainer.finished_sae()
     metadata = {
         # Without the directories: where a model lies on one machine concerns nobody else.
         "model_name": Path(task.model.path).name,
@@ -262,24 +261,18 @@ def _write_outcome(
         save_saelens(sae, Path(temporary), metadata)
         for name in SAE_FILES:
             files.upload(Path(temporary) / name, name)
-    health = _health(task, sae, reader)
-    files.put_bytes(HISTORY_FILE, to_json({"points": history}))
+    health = _health(task, sae)
+    files.put_bytes(HISTORY_FILE, to_json({"points": training.history}))
     files.put_bytes(HEALTH_FILE, to_json(health))
     outcome.claim(files, {"health": health})
 
 
-def _health(task: TrainTask, sae: Sae, reader: CacheReader) -> dict[str, Any]:
+def _health(task: TrainTask, sae: Sae) -> dict[str, Any]:
     """Measure the finished SAE on held-out tokens."""
     health = SaeHealth(sae.d_in, sae.d_sae)
-    shards = range(len(task.trained_rows), len(task.shard_rows)) if task.held_out else [0]
-    tokens_left = HEALTH_TOKENS
-    for shard in shards:
-        for start in range(0, min(task.shard_rows[shard], tokens_left), task.sae.batch_tokens):
-            stop = min(start + task.sae.batch_tokens, task.shard_rows[shard])
-            tokens = reader.read_rows(shard, np.arange(start, stop))
-            health.measure(sae, tokens.acts_nd, tokens.modality_n)
-            tokens_left -= len(tokens)
-    return {"held_out": task.held_out > 0, **health.summary()}
+    for tokens in task.tokens.judged(task.sae.batch_tokens):
+        health.measure(sae, tokens.acts_nd, tokens.modality_n)
+    return {"held_out": task.tokens.held_out > 0, **health.summary()}
 
 
 def _print_progress(point: dict[str, float], steps: int) -> None:

@@ -53,7 +53,7 @@ def test_a_shard_is_read_whole_or_the_rows_that_are_wanted(corpus: Corpus, tmp_p
 
     def read(task: ShardTask) -> Sequence[Sample | Rejection]:
         return pickle.loads(
-            _pool._read_shard({"task": _pool._to_text(task)}, corpus, attempts)["samples"]
+            _pool._read_shard({"task": _pool.to_text(task)}, corpus, attempts)["samples"]
         )
 
     assert read(ShardTask(first)) == everything[:6]
@@ -71,7 +71,7 @@ def test_a_row_that_asks_for_too_much_memory_is_read_in_a_process_of_its_own(
         raise MemoryError
 
     monkeypatch.setattr(_pool, "watched", refuse)
-    row = {"task": _pool._to_text(ShardTask(shard))}
+    row = {"task": _pool.to_text(ShardTask(shard))}
     read = _pool._read_shard(row, corpus, Attempts(at(tmp_path), "read"))
     assert pickle.loads(read["samples"]) == list(corpus.all_samples())
 
@@ -90,8 +90,8 @@ def test_an_actor_without_memory_says_what_to_lower(
             return fail if where == "publish" else fail()  # type: ignore[return-value]
 
     (shard,) = ShardPlan(corpus.snapshot.file_rows, 10)
-    actor = _pool._WorkerActor("x", Greedy, {}, Attempts(at(tmp_path), "work"), ModelSettings())
-    row = {"task": [_pool._to_text(ShardTask(shard))], "samples": [pickle.dumps([])]}
+    actor = _pool.WorkerActor("x", Greedy, {}, Attempts(at(tmp_path), "work"), ModelSettings())
+    row = {"task": [_pool.to_text(ShardTask(shard))], "samples": [pickle.dumps([])]}
     with pytest.raises(
         RaysaeError, match=r"shard-00000 needs more memory .*lower run.token_budget"
     ):

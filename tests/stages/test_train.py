@@ -13,6 +13,8 @@ from raysae.errors import DataError
 from raysae.pipeline import make
 from raysae.sae import SaeHealth, load_saelens
 from raysae.stages import train as stage
+from raysae.stages._cached_tokens import cached_source
+from raysae.stages._tokens import held_out
 from raysae.stages.chain import Chain, ChainSettings, TrainRunSettings
 from raysae.storage import read_json
 from tests.stages.chains import TINY_SAE, reader_of, unfinished_files
@@ -70,8 +72,8 @@ def test_health_is_measured_on_tokens_that_were_not_trained_on(made: Made) -> No
     health = chain.sae.metadata()["health"]
     assert health["held_out"] is True
     assert health["all"]["tokens"] == rows[-1]
-    task = stage._train_task(chain)
-    assert task.trained_rows == (rows[0],)
+    tokens = cached_source(chain)
+    assert tokens.trained_rows == (rows[0],)
     sae, acts_nd = load_saelens(path_of(chain.sae.directory)), []
     acts_nd = reader_of(chain).read_rows(1, np.arange(rows[-1])).acts_nd.double()
     recon_nd = sae.decode(sae.encode(acts_nd)).double()
@@ -126,9 +128,9 @@ def test_a_modality_without_tokens_is_stored_and_printed(
     assert "fvu nan" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("shards", "held_out"), [(1, 0), (2, 1), (19, 1), (40, 2), (100, 5)])
-def test_a_twentieth_is_held_out(shards: int, held_out: int) -> None:
-    assert stage._held_out(shards) == held_out
+@pytest.mark.parametrize(("shards", "expected"), [(1, 0), (2, 1), (19, 1), (40, 2), (100, 5)])
+def test_a_twentieth_is_held_out(shards: int, expected: int) -> None:
+    assert held_out(shards) == expected
 
 
 def unmade(tiny_model: Path, storage: Path, rows: list[int]) -> Chain:
@@ -145,11 +147,11 @@ def unmade(tiny_model: Path, storage: Path, rows: list[int]) -> Chain:
 def test_shards_without_tokens_are_neither_trained_on_nor_held_out(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    task = stage._train_task(unmade(tiny_model, tmp_path, [5, 0, 7, 0]))
-    assert (task.data_files, task.shard_rows) == (("0.arrow", "2.arrow"), (5, 7))
-    assert (task.held_out, task.trained_rows) == (1, (5,))
+    tokens = cached_source(unmade(tiny_model, tmp_path, [5, 0, 7, 0]))
+    assert (tokens.data_files, tokens.shard_rows) == (("0.arrow", "2.arrow"), (5, 7))
+    assert (tokens.held_out, tokens.trained_rows) == (1, (5,))
 
 
 def test_a_cache_without_tokens_is_named(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no token"):
-        stage._train_task(unmade(tiny_model, tmp_path, [0, 0]))
+        cached_source(unmade(tiny_model, tmp_path, [0, 0]))
