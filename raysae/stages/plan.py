@@ -6,11 +6,12 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from raysae.activations.batches import bytes_ahead
 from raysae.activations.format import MAX_BATCH_BYTES, ROW_BYTES_WITHOUT_ACTIVATION
+from raysae.activations.stream import WINDOWS_IN_MEMORY
 from raysae.corpora import Corpus
 from raysae.errors import DataError, RejectedSampleError, SettingsError
 from raysae.finetune import longest_row, plan_tuning_memory, row_rules, training_processor
@@ -39,6 +40,9 @@ WORKER_START_S = 15.0
 
 LOADED_BYTES_PER_S = 500e6
 """At which a worker reads a model from a disk, or over a network."""
+
+PARTS_IN_ACTOR = 3
+"""Of a streamed shard: gathered, as a message, and on the way to the object store."""
 
 GIB = 1 << 30
 
@@ -126,17 +130,52 @@ class Plan:
     def cache(self) -> StagePlan:
         """Plan the cache of hidden states, or one of each layer."""
         corpus, layers = self.sae_corpus, len(self.chain.caches)
-        kept = self.settings.cache.tokens_per_sample
-        cached = min(corpus.tokens, kept * corpus.rows) if kept else corpus.tokens
-        disk = layers * cached * (self.forward.bytes_per_token + TOKEN_COLUMN_BYTES)
+        disk = layers * self._kept_tokens * (self.forward.bytes_per_token + TOKEN_COLUMN_BYTES)
         # One shard is published while the next one is collected.
-        at_once = min(SHARDS_IN_ACTOR, len(self.chain.shards(self.chain.sae_corpus)))
         one = self._fullest_shard(self.chain.sae_corpus) * disk
-        written = int(at_once * (one + min(one, 2 * layers * MAX_BATCH_BYTES)))
+        written = int(self._shards_at_once * (one + min(one, 2 * layers * MAX_BATCH_BYTES)))
         # Of each further layer a batch's states, with their padding and without.
         batch = max(self.settings.run.token_budget, corpus.longest_tokens)
         noted = 2 * (layers - 1) * batch * self.forward.bytes_per_token
         return self._model_stage(corpus, 1.0, disk, written + noted)
+
+    def stream(self) -> StagePlan:
+        """Plan the actors of a training without a cache: each rank has a pool of its own.
+
+        One more pool makes the tokens that the SAE is judged by.
+        """
+        sae, run = self.settings.sae, self.settings.run
+        passes = sae.steps * sae.batch_tokens / max(1, self._kept_tokens)
+        # The parts of one shard are handed over while the next one is collected.
+        held = self._shards_at_once * self._shard_bytes
+        held += min(self._shard_bytes, PARTS_IN_ACTOR * MAX_BATCH_BYTES)
+        one_pool = self._model_stage(self.sae_corpus, passes, 0, held)
+        starts = self.settings.train.workers * run.min_actors * self._actor_start_s
+        return replace(one_pool, seconds=one_pool.seconds + starts)
+
+    @property
+    def _shards_at_once(self) -> int:
+        """Shards of `sae_corpus` that an actor holds."""
+        return min(SHARDS_IN_ACTOR, len(self.chain.shards(self.chain.sae_corpus)))
+
+    @property
+    def _kept_tokens(self) -> int:
+        """Tokens of `sae_corpus` that training may see."""
+        corpus, kept = self.sae_corpus, self.settings.cache.tokens_per_sample
+        return min(corpus.tokens, kept * corpus.rows) if kept else corpus.tokens
+
+    @property
+    def _shard_bytes(self) -> int:
+        """Bytes of the fullest shard's kept tokens."""
+        row = self.forward.bytes_per_token + ROW_BYTES_WITHOUT_ACTIVATION
+        return int(self._fullest_shard(self.chain.sae_corpus) * self._kept_tokens * row)
+
+    @property
+    def _window_bytes(self) -> int:
+        """Bytes of the windows that a rank holds, which has no more than its shards."""
+        shards = len(self.chain.shards(self.chain.sae_corpus))
+        mixed = min(self.settings.reading.mix_shards, -(-shards // self.settings.train.workers))
+        return WINDOWS_IN_MEMORY * mixed * self._shard_bytes
 
     def train(self) -> StagePlan:
         """Plan the training of the SAE."""
@@ -144,11 +183,13 @@ class Plan:
         d_in = self.forward.d_in
         device = "cuda" if train.gpus_per_worker else "cpu"
         memory = plan_training_memory(sae, d_in, device=device, world_size=train.workers)
+        streamed = self.settings.reading.stream
         ahead = bytes_ahead(
             -(-sae.batch_tokens // train.workers),
             self.forward.bytes_per_token,
-            is_local=self.chain.root.is_local,
+            is_local=self.chain.root.is_local or streamed,
         )
+        ahead += self._window_bytes if streamed else 0
         flops = training_flops(sae, d_in) * sae.steps * sae.batch_tokens
         speed = sustained_flops(device, "float32", _threads(train.cpus_per_worker))
         return StagePlan(
@@ -252,8 +293,11 @@ class Plan:
         seconds = forward / sustained_flops(run.device, self.settings.model.dtype, cpus)
         # An SAE encodes in float32, whatever the model's format.
         seconds += encoding / sustained_flops(run.device, "float32", cpus)
-        start = WORKER_START_S + self.forward.load_bytes / LOADED_BYTES_PER_S
-        return run.min_actors * start + seconds / part
+        return run.min_actors * self._actor_start_s + seconds / part
+
+    @property
+    def _actor_start_s(self) -> float:
+        return WORKER_START_S + self.forward.load_bytes / LOADED_BYTES_PER_S
 
     def _encoding_flops(self, corpus: CorpusPlan) -> float:
         return encoding_flops(self.settings.sae, self.forward.d_in) * corpus.tokens
@@ -319,8 +363,12 @@ def _tile_bytes(states: HiddenStates, ready: PreparedShard) -> float:
     return 0.0
 
 
+STREAM = "stream"
+"""Stands for what makes the tokens of a training without a cache, and is no kind of artifact."""
+
 PLANNED = {
     "activations": ("cache", Plan.cache),
+    STREAM: ("stream", Plan.stream),
     "saes": ("train", Plan.train),
     "weights": ("weights", Plan.weights),
     "scores": ("score", Plan.score),
@@ -340,6 +388,8 @@ def print_plan(chain: Chain, kinds: Collection[str]) -> None:
         SettingsError: What is written will not fit the storage.
     """
     plan = Plan(chain)
+    if chain.settings.reading.stream and "saes" in kinds:
+        kinds = {*kinds, STREAM}
     sys.stdout.write("plan: everything from nothing; what is finished already costs nothing\n")
     _print_corpus("sae_corpus", plan.sae_corpus, chain)
     if "weights" in kinds:

@@ -4,17 +4,23 @@ import re
 import shutil
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
-from raysae.activations import CacheSettings
+from raysae.activations import CacheSettings, ReadingSettings
 from raysae.corpora import CorpusSettings
 from raysae.errors import DataError, SettingsError
 from raysae.models import model_size
 from raysae.settings import RunSettings
 from raysae.stages import plan as stage
-from raysae.stages.chain import CacheJobSettings, Chain, FinetuneJobSettings, ShardSettings
+from raysae.stages.chain import (
+    CacheJobSettings,
+    Chain,
+    FinetuneJobSettings,
+    ShardSettings,
+    TrainRunSettings,
+)
 from tests.corpora.rows import row, write_rows
 from tests.stages.chains import small_settings
 from tests.stages.conftest import Made
@@ -94,6 +100,42 @@ def test_work_is_that_of_every_pass(chain: Chain) -> None:
     assert plan.train().flops == (
         (2 * 32 * sae.d_sae + 8 * 32 * (sae.k + sae.aux_k)) * sae.steps * sae.batch_tokens
     )
+
+
+def streamed(chain: Chain, **changes: Any) -> Chain:
+    reading = ReadingSettings(stream=True)
+    return Chain(replace(chain.settings, **{"reading": reading, **changes}))
+
+
+def test_a_training_without_a_cache_is_planned(
+    chain: Chain, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model runs for every token of every step, in actors of their own, and no cache is."""
+    stage.print_plan(streamed(chain), ("saes",))
+    names = ["everything", "sae_corpus", "stream", "train", "together"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines] == names
+    assert lines[2].endswith(" 0.00 GiB on disk")
+    plan, cached = stage.Plan(streamed(chain)), stage.Plan(chain)
+    sae = chain.settings.sae
+    passes = sae.steps * sae.batch_tokens / plan.sae_corpus.tokens
+    assert passes > 1
+    assert plan.stream().flops == pytest.approx(passes * cached.cache().flops)
+    assert plan.stream().disk_bytes == 0
+    assert plan.train().disk_bytes == cached.train().disk_bytes
+    shard = plan.sae_corpus.tokens / 2 * (32 * 4 + 17)
+    windows = 2 * 2 * shard
+    assert plan.train().worker_bytes - cached.train().worker_bytes == pytest.approx(windows, abs=4)
+
+
+def test_every_rank_starts_a_pool_and_holds_windows_of_its_own_shards(chain: Chain) -> None:
+    one, two = (
+        stage.Plan(streamed(chain, train=TrainRunSettings(workers=n), run=RunSettings(2, 4)))
+        for n in (1, 2)
+    )
+    start = one._actor_start_s
+    assert two.stream().seconds - one.stream().seconds == pytest.approx(2 * start)
+    assert two._window_bytes == one._window_bytes // 2
 
 
 def test_fine_tuning_is_planned(chain: Chain, capsys: pytest.CaptureFixture[str]) -> None:
