@@ -193,7 +193,7 @@ def test_the_pool_grows_while_shards_wait(corpus: Corpus, tmp_path: Path) -> Non
     class Worker(Unfinished):
         def __init__(self, directory: Path) -> None:
             self.directory = directory
-            self.give_up_at = time.monotonic() + 240
+            self.give_up_at = time.monotonic() + 480
 
         def work(self, shard: ShardSpec, samples: Sequence[Any]) -> Publish:
             # Ray Data may later end idle actors and start others, which do not count.
