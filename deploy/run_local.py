@@ -34,6 +34,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 15.0
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+API_SERVER = "RAY_API_SERVER_ADDRESS"
+"""The variable that tells Ray's own clients which head is theirs."""
+
 RESULT = re.compile(r"^RAYSAE_RESULT (\{.*\})\s*$")
 
 
@@ -71,8 +74,8 @@ def local_head(num_cpus: int | None = None) -> Iterator[Head]:
     """
     # Short, because the paths of Ray's sockets are limited to 107 characters.
     temporary = Path(tempfile.mkdtemp(prefix="rs-", dir="/tmp"))
-    environment = _environment()
     gcs, dashboard, *others = _free_ports(7)
+    environment = _environment(f"http://127.0.0.1:{dashboard}")
     command = [
         str(Path(sys.executable).with_name("ray")),
         *("start", "--head", "--block", "--disable-usage-stats"),
@@ -100,7 +103,7 @@ def local_head(num_cpus: int | None = None) -> Iterator[Head]:
             start_new_session=True,
         )
     try:
-        head = Head(f"http://127.0.0.1:{dashboard}", environment, process)
+        head = Head(environment[API_SERVER], environment, process)
         _wait_until_ready(head, log)
         yield head
     finally:
@@ -135,7 +138,7 @@ def submit(head: Head, argv: Sequence[str]) -> int:
     return exit_code if exit_code is not None else (client.returncode or 1)
 
 
-def _environment() -> dict[str, str]:
+def _environment(dashboard: str) -> dict[str, str]:
     """Environment of head and client: this interpreter first, a token, no other Ray's address."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
@@ -143,6 +146,8 @@ def _environment() -> dict[str, str]:
     environment["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     environment["PYTHONUNBUFFERED"] = "1"
     environment["RAY_COLOR_PREFIX"] = "0"
+    # Ray's own actors (Ray Train's cleaner) look for the head, and find those of others beside it.
+    environment[API_SERVER] = dashboard
     environment.setdefault("HF_HUB_OFFLINE", "1")
     return environment
 

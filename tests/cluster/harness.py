@@ -197,7 +197,7 @@ def assert_one_clear_sentence(ended: Ended, said: str) -> None:
     errors = {line for line in ended.output.splitlines() if ": error: " in line}
     assert len(errors) == 1, ended.output[-6000:]
     assert re.fullmatch(rf"\w+: error: {said}", errors.pop()), ended.output[-6000:]
-    assert "Traceback" not in ended.output
+    assert "Traceback" not in ended.output, ended.output
 
 
 def alive(pids: Sequence[psutil.Process]) -> list[psutil.Process]:

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from deploy.run_local import Head, _free_ports
+from deploy.run_local import API_SERVER, Head, _free_ports
 from tests.cluster.harness import ACTOR, TRAIN_RANK, alive, descendants, processes, wait_for
 
 NODE_CPUS = 3
@@ -78,13 +78,14 @@ def local_nodes(environment: Mapping[str, str], count: int = 2) -> Iterator[Node
     # A token of another Ray must not matter.
     theirs = {**environment, "RAY_AUTH_MODE": "disabled"}
     theirs.pop("RAY_AUTH_TOKEN", None)
+    ports = _free_ports(4)
+    theirs[API_SERVER] = f"http://127.0.0.1:{ports[1]}"
     with pytest.MonkeyPatch.context() as patch:
         # The processes take their environment from this one.
         for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN"):
             patch.delenv(name, raising=False)
         for name, value in theirs.items():
             patch.setenv(name, value)
-        ports = _free_ports(4)
         cluster = Cluster(
             initialize_head=True,
             head_node_args={
@@ -97,7 +98,7 @@ def local_nodes(environment: Mapping[str, str], count: int = 2) -> Iterator[Node
             },
         )
         here = SimpleNamespace(pid=_raylet(cluster.head_node))
-        nodes = Nodes(cluster, Head(f"http://127.0.0.1:{ports[1]}", theirs, here))
+        nodes = Nodes(cluster, Head(theirs[API_SERVER], theirs, here))
         started: list[psutil.Process] = []
         try:
             for _ in range(count):
