@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy.typing as npt
 
 from raysae.activations.order import ReadingOrder
-from raysae.activations.reader import CachedTokens, CacheReader
+from raysae.activations.reader import CachedTokens, CacheReader, room_for
 from raysae.storage.objects import PIECE_BYTES, RANGES_AT_ONCE
 
 BATCHES_AHEAD = 2
-"""Batches that are read while one is in use; each is in memory meanwhile."""
+"""Batches that are read while one is in use."""
+
+_BATCHES_IN_MEMORY = BATCHES_AHEAD + 1
+"""The one in use is the next to be read into: it is asked for when its user is done with it."""
 
 SHARDS_AT_ONCE = 2
 """Shards that are brought here at the same time; of an object each by many requests at once."""
@@ -25,8 +31,7 @@ def bytes_ahead(rows: int, row_bytes: int, *, is_local: bool) -> int:
         row_bytes: Bytes of a hidden state.
         is_local: Whether the storage is this machine's, and nothing is on its way.
     """
-    # One is in use, and one is read.
-    batches = (BATCHES_AHEAD + 2) * rows * row_bytes
+    batches = _BATCHES_IN_MEMORY * rows * row_bytes
     return batches + (0 if is_local else SHARDS_AT_ONCE * RANGES_AT_ONCE * PIECE_BYTES)
 
 
@@ -51,15 +56,24 @@ class BatchReader:
         self._order = order
         self._global_batch = global_batch
         self._mine = mine
+        self._n_rows = len(range(global_batch)[mine])
+        self._memory: deque[npt.NDArray[Any]] = deque()
         self._ahead: list[int] = []
 
     def batches(self, first: int, stop: int) -> Iterator[CachedTokens]:
         """Yield the slices of batches number `first` to `stop` - 1.
 
+        The hidden states of a batch are good until the next one is asked for: all are read into the
+        same memory by turns.
+
         Raises:
             DataError: A shard is missing or damaged.
         """
         self._ahead = []
+        self._memory = deque(
+            room_for(self._n_rows, self._reader.d_in, self._reader.dtype)
+            for _ in range(_BATCHES_IN_MEMORY)
+        )
         pending: deque[Future[CachedTokens]] = deque()
         with (
             ThreadPoolExecutor(SHARDS_AT_ONCE, thread_name_prefix="shards") as fetching,
@@ -84,4 +98,5 @@ class BatchReader:
                 fetching.submit(self._reader.read_ahead, shard)
         self._ahead = ahead
         shard_n, row_n = self._order.rows(step, self._global_batch)
-        return self._reader.read(shard_n[self._mine], row_n[self._mine])
+        self._memory.rotate()
+        return self._reader.read(shard_n[self._mine], row_n[self._mine], self._memory[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +42,31 @@ class TokenColumns:
         )
 
 
+class Memory:
+    """Blocks of memory that one shard leaves to the next; safe for threads.
+
+    Memory that a process takes anew is made by the system page by page, several times slower than
+    memory that is there is written. What is kept is as much as was in use at once.
+    """
+
+    def __init__(self) -> None:
+        self._free: defaultdict[int, list[npt.NDArray[np.uint8]]] = defaultdict(list)
+        self._lock = threading.Lock()
+
+    def take(self, n_bytes: int) -> npt.NDArray[np.uint8]:
+        """Return a block, whatever it holds: one that was given back if there is one."""
+        with self._lock:
+            if self._free[n_bytes]:
+                return self._free[n_bytes].pop()
+        # From numpy: unlike torch it asks for huge pages, and gathers gain by them.
+        return np.empty(n_bytes, np.uint8)
+
+    def give_back(self, block: npt.NDArray[np.uint8]) -> None:
+        """Leave a block that is no longer in use to whoever takes one of its size."""
+        with self._lock:
+            self._free[len(block)].append(block)
+
+
 class ActivationBuffer:
     """A list of hidden states in one block of memory.
 
@@ -50,12 +77,18 @@ class ActivationBuffer:
     Args:
         d_in: Width of a row.
         dtype: A key of `TORCH_DTYPES`.
+        memory: Where the block comes from.
+
+    Attributes:
+        memory: Where the block comes from.
     """
 
-    def __init__(self, d_in: int, dtype: str) -> None:
-        row_bytes = d_in * TORCH_DTYPES[dtype].itemsize
+    def __init__(self, d_in: int, dtype: str, memory: Memory) -> None:
         self._dtype = dtype
-        self._acts_cd = self._allocate(max(1, MAX_SHARD_BYTES // row_bytes), d_in)
+        self._d_in = d_in
+        self.memory = memory
+        self._block: npt.NDArray[np.uint8] | None = memory.take(MAX_SHARD_BYTES)
+        self._acts_cd = self._rows_of(self._block)
         self._rows = 0
 
     def __len__(self) -> int:
@@ -70,12 +103,25 @@ class ActivationBuffer:
         """Copy rows, from any device, to the end."""
         start, stop = self._rows, self._rows + len(acts_md)
         if stop > len(self._acts_cd):
-            larger_cd = self._allocate(2 * stop, self._acts_cd.shape[1])
+            larger_cd = self._rows_of(np.empty(2 * stop * self._row_bytes, np.uint8))
             larger_cd[:start] = self.acts_nd
+            self.release()
             self._acts_cd = larger_cd
         self._acts_cd[start:stop] = acts_md
         self._rows = stop
 
-    def _allocate(self, rows: int, d_in: int) -> torch.Tensor:
-        """Take memory from numpy: unlike torch it asks for huge pages, and gathers gain by them."""
-        return as_torch(np.empty((rows, d_in), dtype=numpy_type(self._dtype)), self._dtype)
+    def release(self) -> None:
+        """Leave the block to the next shard; nothing may read the rows any more."""
+        if self._block is not None:
+            self.memory.give_back(self._block)
+        self._block = None
+
+    @property
+    def _row_bytes(self) -> int:
+        return self._d_in * TORCH_DTYPES[self._dtype].itemsize
+
+    def _rows_of(self, block: npt.NDArray[np.uint8]) -> torch.Tensor:
+        """View a block as rows, as many as fit."""
+        rows = len(block) // self._row_bytes
+        stored_cd = block[: rows * self._row_bytes].view(numpy_type(self._dtype))
+        return as_torch(stored_cd.reshape(rows, self._d_in), self._dtype)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from raysae.activations.buffer import ActivationBuffer, TokenColumns
+from raysae.activations.buffer import ActivationBuffer, Memory, TokenColumns
 from raysae.activations.format import SAMPLES_SCHEMA, Compression, dtype_name, known_dtype
 from raysae.activations.record_batches import record_batches
 from raysae.activations.seeded import permutation
@@ -20,8 +20,9 @@ from raysae.activations.settings import CacheSettings
 from raysae.errors import SettingsError
 from raysae.sample import Modality, TokenBatch
 
-_NORM_ROWS = 1024
-"""Rows whose norms are taken at a time: torch makes float32 of all that it is given first."""
+_NORM_BYTES = 1 << 20
+"""Of float32, which torch makes of all rows that it is given first: as much as a core's own cache
+holds, and far below what the system would be asked for anew each time."""
 
 
 class OrderedTokens(NamedTuple):
@@ -29,21 +30,37 @@ class OrderedTokens(NamedTuple):
 
     Attributes:
         columns: Of the written tokens but their hidden states, m rows.
-        acts_nd: (n, d_in), all hidden states that were collected.
+        buffer: All hidden states that were collected.
         source_m: int64 (m,), for each written token its row in `acts_nd`.
         samples: As `SAMPLES_SCHEMA` has them.
     """
 
     columns: TokenColumns
-    acts_nd: torch.Tensor
+    buffer: ActivationBuffer
     source_m: npt.NDArray[np.int64]
     samples: pa.Table
+
+    @property
+    def acts_nd(self) -> torch.Tensor:
+        """All hidden states that were collected, (n, d_in), a view."""
+        return self.buffer.acts_nd
 
     def batches(
         self, max_bytes: int, compression: Compression = "none"
     ) -> Iterator[pa.RecordBatch]:
         """Yield them as `record_batches` does."""
-        return record_batches(self.columns, self.acts_nd, self.source_m, max_bytes, compression)
+        return record_batches(
+            self.columns,
+            self.acts_nd,
+            self.source_m,
+            max_bytes,
+            compression,
+            memory=self.buffer.memory,
+        )
+
+    def release(self) -> None:
+        """Leave the memory to the next shard; nothing may read the tokens any more."""
+        self.buffer.release()
 
 
 @dataclass(frozen=True)
@@ -73,6 +90,7 @@ class ShardTokens:
         d_in: Width of the hidden states.
         dtype: `float32`, `float16` or `bfloat16`: the dtype of what is added, kept to the bit.
         settings: Which tokens are kept.
+        memory: Where the tokens are kept, if it is to be used for other shards, too.
 
     Attributes:
         dropped: Tokens that are not kept, by rule: `tokens_per_sample`, `image_fraction`,
@@ -82,12 +100,19 @@ class ShardTokens:
         SettingsError: A dtype that a cache cannot hold.
     """
 
-    def __init__(self, shard_name: str, d_in: int, dtype: str, settings: CacheSettings) -> None:
+    def __init__(
+        self,
+        shard_name: str,
+        d_in: int,
+        dtype: str,
+        settings: CacheSettings,
+        memory: Memory | None = None,
+    ) -> None:
         self._shard_name = shard_name
         self._d_in = d_in
         self._dtype = known_dtype(dtype)
         self._settings = settings
-        self._buffer = ActivationBuffer(d_in, dtype)
+        self._buffer = ActivationBuffer(d_in, dtype, memory or Memory())
         self._added: dict[int, _AddedSample] = {}
         self.dropped = {"tokens_per_sample": 0, "image_fraction": 0, "max_norm_ratio": 0}
 
@@ -149,7 +174,7 @@ class ShardTokens:
             columns, source_n = columns.take(kept_n), source_n[kept_n]
         order_n = permutation(len(source_n), self._settings.seed, self._shard_name)
         table = _samples_table(samples, columns, order_n)
-        return OrderedTokens(columns.take(order_n), self._buffer.acts_nd, source_n[order_n], table)
+        return OrderedTokens(columns.take(order_n), self._buffer, source_n[order_n], table)
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -169,9 +194,10 @@ class ShardTokens:
 
 def row_norms(acts_nd: torch.Tensor) -> npt.NDArray[np.float32]:
     """Return each row's Euclidean norm, computed in float32: float32 (n,)."""
+    rows = max(1, _NORM_BYTES // (4 * acts_nd.shape[1])) if acts_nd.device.type == "cpu" else 1024
     blocks = [
         torch.linalg.vector_norm(block_bd, dim=1, dtype=torch.float32)
-        for block_bd in torch.split(acts_nd, _NORM_ROWS)
+        for block_bd in torch.split(acts_nd, rows)
     ]
     norm_n: npt.NDArray[np.float32] = torch.cat(blocks).cpu().numpy()
     return norm_n

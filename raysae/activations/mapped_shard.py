@@ -105,11 +105,20 @@ class MappedShard:
             self._acts, self._starts, pairwise(edges), strict=False
         ):
             if start < stop:
-                # mode="clip" writes straight into `out`; the rows were checked above.
-                index_k = row_m[start:stop] - first
-                np.take(acts_bd, index_k, axis=0, out=acts_md[start:stop], mode="clip")
+                _take(acts_bd, row_m[start:stop] - first, acts_md[start:stop])
         for name, column_m in columns.items():
             np.take(self._columns[name], row_m, out=column_m, mode="clip")
+
+
+def _take(
+    acts_bd: npt.NDArray[Any], index_k: npt.NDArray[np.int64], acts_kd: npt.NDArray[Any]
+) -> None:
+    """Copy rows, ascending and all of them there."""
+    if np.all(np.diff(index_k) == 1):
+        np.copyto(acts_kd, acts_bd[index_k[0] : index_k[-1] + 1])
+    else:
+        # mode="clip" writes straight into `out`.
+        np.take(acts_bd, index_k, axis=0, out=acts_kd, mode="clip")
 
 
 def open_shard(directory: Directory, name: str) -> MappedShard:

@@ -69,11 +69,16 @@ class CachedTokens:
         )
 
 
+def room_for(rows: int, d_in: int, dtype: str) -> npt.NDArray[Any]:
+    """Return memory for hidden states, (rows, d_in), in the stored type."""
+    return np.empty((rows, d_in), dtype=numpy_type(dtype))
+
+
 def gathered(
     shard_n: npt.NDArray[np.int64],
     row_n: npt.NDArray[np.int64],
     shard_of: Callable[[int], TokenRows],
-    d_in: int,
+    acts_nd: npt.NDArray[Any],
     dtype: str,
 ) -> CachedTokens:
     """Copy rows of several shards.
@@ -82,10 +87,9 @@ def gathered(
         shard_n: int64 (n,), each row's shard, ascending.
         row_n: int64 (n,), its number in that shard, ascending in each.
         shard_of: Returns a shard by its number.
-        d_in: Width of the hidden states.
+        acts_nd: (n, d_in), takes the hidden states, in the stored type.
         dtype: Their dtype.
     """
-    acts_nd = np.empty((len(row_n), d_in), dtype=numpy_type(dtype))
     columns = {name: np.empty(len(row_n), dtype=kind) for name, kind in COLUMNS.items()}
     for shard in np.unique(shard_n):
         part = slice(*np.searchsorted(shard_n, [shard, shard + 1]))
@@ -167,7 +171,12 @@ class CacheReader:
             return tokens
         return tokens.take(np.argsort(np.argsort(row_n, kind="stable"), kind="stable"))
 
-    def read(self, shard_n: npt.NDArray[np.int64], row_n: npt.NDArray[np.int64]) -> CachedTokens:
+    def read(
+        self,
+        shard_n: npt.NDArray[np.int64],
+        row_n: npt.NDArray[np.int64],
+        acts_nd: npt.NDArray[Any] | None = None,
+    ) -> CachedTokens:
         """Read a batch, such as `ReadingOrder.rows` names it, sorted by shard and row.
 
         A batch is a set of rows to training, and sorted rows are read about twice as fast. The
@@ -176,13 +185,17 @@ class CacheReader:
         Args:
             shard_n: int64 (n,), each row's shard.
             row_n: int64 (n,), its number in that shard.
+            acts_nd: (n, d_in), takes the hidden states, in the stored type; new memory by default,
+                which takes the system longer to make than the rows to be copied.
 
         Raises:
             DataError: A shard is missing or damaged.
             IndexError: There is no such row.
         """
         sorted_n = np.lexsort((row_n, shard_n))
-        return gathered(shard_n[sorted_n], row_n[sorted_n], self._shard, self.d_in, self.dtype)
+        if acts_nd is None:
+            acts_nd = room_for(len(row_n), self.d_in, self.dtype)
+        return gathered(shard_n[sorted_n], row_n[sorted_n], self._shard, acts_nd, self.dtype)
 
     def read_ahead(self, shard: int) -> None:
         """Bring a shard to this machine and towards its memory; safe in another thread.

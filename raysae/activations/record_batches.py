@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from raysae.activations.buffer import TokenColumns
+from raysae.activations.buffer import Memory, TokenColumns
 from raysae.activations.format import (
     Compression,
     activation_array,
@@ -33,6 +33,8 @@ def record_batches(
     source_m: npt.NDArray[np.int64],
     max_bytes: int,
     compression: Compression = "none",
+    *,
+    memory: Memory,
 ) -> Iterator[pa.RecordBatch]:
     """Yield tokens in a given order; a batch is good until the next but one is asked for.
 
@@ -44,13 +46,15 @@ def record_batches(
         source_m: int64 (m,), for each row its row in `acts_nd`.
         max_bytes: Of a batch.
         compression: Named in the schema; nothing is compressed here.
+        memory: Where the two batches' memory comes from, and goes back to.
     """
     d_in, dtype = acts_nd.shape[1], dtype_name(acts_nd.dtype)
     schema = tokens_schema(d_in, dtype, compression)
     batch_rows = rows_in_batch(d_in, dtype, max_bytes)
     stored_nd = as_numpy(acts_nd)
-    shape = (2, min(batch_rows, len(source_m)), d_in)
-    gathered_2bd = np.empty(shape, dtype=stored_nd.dtype)
+    # Of one size whatever the shard's, for the next shard to use; only what is written costs.
+    block = memory.take(2 * batch_rows * d_in * stored_nd.itemsize)
+    gathered_2bd = block.view(stored_nd.dtype).reshape(2, batch_rows, d_in)
     for number, start in enumerate(range(0, len(source_m), batch_rows)):
         rows = slice(start, min(start + batch_rows, len(source_m)))
         batch_bd = gathered_2bd[number % 2, : rows.stop - rows.start]
@@ -65,6 +69,7 @@ def record_batches(
             activation_array(batch_bd.reshape(-1), d_in, dtype),
         ]
         yield pa.RecordBatch.from_arrays([*map(_arrow, arrays)], schema=schema)
+    memory.give_back(block)
 
 
 def one_ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

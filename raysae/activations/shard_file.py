@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import pyarrow as pa
 
@@ -15,6 +15,9 @@ from raysae.activations.format import (
     tokens_schema,
 )
 from raysae.activations.record_batches import one_ahead, rows_in_batch
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 _ALIGNMENT = 8
 """To which Arrow pads every buffer in a message."""
@@ -33,13 +36,35 @@ class TokenLayout(NamedTuple):
     offsets: tuple[int, ...]
 
 
+class Appendable(Protocol):
+    """What a token file is written to."""
+
+    closed: bool
+
+    def write(self, data: ReadableBuffer) -> int:
+        """Append bytes, which are copied."""
+        ...
+
+    def tell(self) -> int:
+        """Return the bytes so far."""
+        ...
+
+    def flush(self) -> None:
+        """Called by Arrow."""
+        ...
+
+    def close(self) -> None:
+        """Called by Arrow at the end."""
+        ...
+
+
 def write_token_file(
-    path: Path, tokens: OrderedTokens, compression: Compression = "none"
+    file: Appendable, tokens: OrderedTokens, compression: Compression = "none"
 ) -> TokenLayout:
-    """Write a shard's tokens: each hidden state is copied once here and once by the system.
+    """Write a shard's tokens.
 
     Args:
-        path: The file; replaced if there is one.
+        file: Where, from its start.
         tokens: In the order of writing.
         compression: Of the buffers.
     """
@@ -49,8 +74,8 @@ def write_token_file(
     schema = tokens_schema(d_in, dtype, compression)
     offsets = []
     with (
-        pa.OSFile(str(path), "wb") as file,
-        pa.ipc.new_stream(file, schema, options=options) as stream,
+        pa.PythonFile(file, "w") as sink,
+        pa.ipc.new_stream(sink, schema, options=options) as stream,
     ):
         for batch in one_ahead(tokens.batches(MAX_BATCH_BYTES, compression)):
             stream.write_batch(batch)

@@ -19,7 +19,7 @@ import torch
 
 from raysae.activations.order import epoch_order, window_order
 from raysae.activations.parts import ShardInMemory
-from raysae.activations.reader import CachedTokens, gathered
+from raysae.activations.reader import CachedTokens, gathered, room_for
 
 WINDOWS_IN_MEMORY = 2
 """The one that is read and the one that is filled."""
@@ -141,7 +141,13 @@ class Window:
         sorted_n = np.lexsort((row_n, shard_n))
         shard_n, row_n = shard_n[sorted_n], row_n[sorted_n]
         any_shard = next(iter(self._shards.values()))
-        tokens = gathered(shard_n, row_n, self._shards.__getitem__, any_shard.d_in, any_shard.dtype)
+        tokens = gathered(
+            shard_n,
+            row_n,
+            self._shards.__getitem__,
+            room_for(len(row_n), any_shard.d_in, any_shard.dtype),
+            any_shard.dtype,
+        )
         return Piece(tokens, shard_n, row_n)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from raysae.activations.buffer import Memory
 from raysae.activations.cached_shard import CachedShard
 from raysae.activations.collected import ShardTokens
 from raysae.activations.format import COMPRESSED_SUFFIX, Compression
@@ -43,6 +44,7 @@ class ShardWriter:
         dtype: `float32`, `float16` or `bfloat16`: the dtype of what is added, kept to the bit.
         settings: Which tokens are kept.
         compression: How the token file's buffers are stored; readers see the same numbers.
+        memory: Where the tokens are kept until then, if it is to be used for other shards, too.
 
     Raises:
         SettingsError: A dtype that a cache cannot hold.
@@ -57,11 +59,12 @@ class ShardWriter:
         settings: CacheSettings,
         *,
         compression: Compression = "none",
+        memory: Memory | None = None,
     ) -> None:
         self._directory = directory
         self._shard_name = shard_name
         self._format = (d_in, dtype, compression)
-        self._tokens = ShardTokens(shard_name, d_in, dtype, settings)
+        self._tokens = ShardTokens(shard_name, d_in, dtype, settings, memory)
 
     def add(self, sample_index: int, sample_id: str, ordinal: int, batch: TokenBatch) -> None:
         """Add all tokens of one sample; see `ShardTokens.add`."""
@@ -87,6 +90,7 @@ class ShardWriter:
         ):
             layout = write_token_file(token_file, tokens, compression)
             write_samples_file(samples_file, tokens.samples)
+        tokens.release()
         data, samples = files.records
         shard = CachedShard(
             data=data.name,

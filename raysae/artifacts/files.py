@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from raysae.artifacts.following import FollowedFile
+from raysae.artifacts.appending import AppendedFile
 from raysae.artifacts.ids import file_sha256
 from raysae.storage import Directory, finished_or_gone, link_or_copy
 
@@ -72,16 +72,13 @@ class Publication:
             self.records.append(publish_file(self.directory, local, name))
 
     @contextmanager
-    def appending(self, name: str) -> Iterator[Path]:
-        """As `writing`, for a large file that is appended to, and nothing else.
-
-        Its checksum is made, and it is sent to the disk, while it is written.
-        """
+    def appending(self, name: str) -> Iterator[AppendedFile]:
+        """As `writing`, for a large file: what is appended is hashed and written meanwhile."""
         with finished_or_gone(self.directory.scratch(name)) as local:
-            with FollowedFile(local, sync=self.directory.is_local) as followed:
-                yield local
-            record = publish_file(self.directory, local, name, followed.sha256())
-            self.records.append(record)
+            # What goes to a bucket is read again at once.
+            with AppendedFile(local, direct=self.directory.is_local) as file:
+                yield file
+            self.records.append(publish_file(self.directory, local, name, file.sha256()))
 
     def upload(self, local: Path, name: str) -> None:
         """Publish a copy of a finished local file, wherever that lies."""

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from raysae.activations import CacheSettings
+from raysae.activations.buffer import Memory
 from raysae.activations.collected import OrderedTokens, ShardTokens
 from raysae.activations.parts import n_parts, shard_parts
 from raysae.artifacts import ShardSpec
@@ -49,6 +50,7 @@ class StreamWorker:
     def __init__(self, *, reading: Reading, cache: CacheSettings) -> None:
         self.cache = cache
         self.dtype = reading.model.dtype
+        self.memory = Memory()
         self.hidden_states = HiddenStates(reading)
 
     def finished(self, shard: ShardSpec) -> dict[str, Any] | None:  # noqa: ARG002
@@ -61,7 +63,7 @@ class StreamWorker:
         """Return one shard's tokens, and what a mark tells of its rows."""
         ready = self.hidden_states.prepare(samples)
         model = self.hidden_states.model
-        tokens = ShardTokens(shard.name, model.d_in, self.dtype, self.cache)
+        tokens = ShardTokens(shard.name, model.d_in, self.dtype, self.cache, self.memory)
         batches = self.hidden_states.run_layers({model.layer: ready}, on_host=True)
         for _, (indices, batch) in batches:
             for index, part in zip(indices, split_by_sample(batch), strict=True):
@@ -101,6 +103,7 @@ class StreamActor(WorkerActor):
         with described_memory(task.shard):
             for number, part in enumerate(shard_parts(tokens, self.part_bytes), start=1):
                 yield _row({**about, "part": number}, part)
+            tokens.release()
 
 
 def _row(about: Mapping[str, Any], part: pa.Buffer) -> pa.Table:

@@ -17,7 +17,7 @@ import torch
 from raysae.activations import CachedTokens
 from raysae.activations.batches import BATCHES_AHEAD
 from raysae.activations.parts import ShardInMemory
-from raysae.activations.reader import gathered
+from raysae.activations.reader import gathered, room_for
 from raysae.activations.stream import (
     StreamedBatch,
     StreamOrder,
@@ -241,4 +241,6 @@ def judged_tasks(shards: ShardPlan, first: int) -> Iterator[StreamTask]:
 def _read(shard: ShardInMemory, start: int, stop: int) -> CachedTokens:
     row_n = np.arange(start, stop, dtype=np.int64)
     shard_n = np.full_like(row_n, shard.number)
-    return gathered(shard_n, row_n, lambda _: shard, shard.d_in, shard.dtype)
+    return gathered(
+        shard_n, row_n, lambda _: shard, room_for(len(row_n), shard.d_in, shard.dtype), shard.dtype
+    )

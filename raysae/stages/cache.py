@@ -14,6 +14,7 @@ from raysae.activations import (
     ShardWriter,
     write_dataset_index,
 )
+from raysae.activations.buffer import Memory
 from raysae.artifacts import ATTEMPTS, Artifact, ShardSpec
 from raysae.sample import Rejection, Sample
 from raysae.stages._hidden_states import HiddenStates, Reading, split_by_sample
@@ -50,6 +51,7 @@ class CacheWorker:
         self.cache = cache
         self.compression = compression
         self.dtype = reading.model.dtype
+        self.memory = Memory()
         self.hidden_states = HiddenStates(reading)
 
     def finished(self, shard: ShardSpec) -> dict[str, Any] | None:
@@ -108,6 +110,7 @@ class CacheWorker:
             self.dtype,
             self.cache,
             compression=self.compression,
+            memory=self.memory,
         )
 
 

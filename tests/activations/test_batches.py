@@ -65,13 +65,14 @@ def test_readers_together_read_the_order_whatever_their_number(
     parts = []
     for mine in slices:
         reader, order = reader_and_order(at(tmp_path), names)
-        parts.append(list(BatchReader(reader, order, BATCH, mine).batches(first, stop)))
+        batches = BatchReader(reader, order, BATCH, mine).batches(first, stop)
+        parts.append([identities(tokens) for tokens in batches])
     plain, order = reader_and_order(at(tmp_path), names)
     assert order.total_rows < (stop - first) * BATCH / 2
     for step, read in zip(range(first, stop), zip(*parts, strict=True), strict=True):
-        for mine, tokens in zip(slices, read, strict=True):
+        for mine, slice_read in zip(slices, read, strict=True):
             shard_n, row_n = (part[mine] for part in order.rows(step, BATCH))
-            assert identities(tokens) == identities(plain.read(shard_n, row_n))
+            assert slice_read == identities(plain.read(shard_n, row_n))
 
 
 def test_nothing_is_read_twice_in_an_epoch(tmp_path: Path, names: list[str]) -> None:
@@ -100,6 +101,18 @@ def test_few_batches_are_read_ahead(
         assert done.acquire(timeout=20)
     assert not done.acquire(timeout=0.2)
     batches.close()
+
+
+def test_a_batch_is_good_until_the_next_is_asked_for(tmp_path: Path, names: list[str]) -> None:
+    """However far the thread that reads ahead has come; and no more batches are in memory."""
+    reader, order = reader_and_order(at(tmp_path), names)
+    plain, _ = reader_and_order(at(tmp_path), names)
+    seen = set()
+    for step, tokens in enumerate(BatchReader(reader, order, 8, slice(None)).batches(0, 12)):
+        time.sleep(0.02)
+        assert identities(tokens) == identities(plain.read(*order.rows(step, 8)))
+        seen.add(tokens.acts_nd.data_ptr())
+    assert len(seen) == 1 + BATCHES_AHEAD
 
 
 def test_an_end_before_the_last_batch_leaves_no_thread(tmp_path: Path, names: list[str]) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from raysae.activations.buffer import ActivationBuffer, TokenColumns
+from raysae.activations.buffer import ActivationBuffer, Memory, TokenColumns
 from tests.activations.caches import DTYPES, bits, token_batch
 
 
@@ -13,7 +13,7 @@ from tests.activations.caches import DTYPES, bits, token_batch
 def test_rows_stay_as_appended(monkeypatch: pytest.MonkeyPatch, dtype: str, bound: int) -> None:
     monkeypatch.setattr("raysae.activations.buffer.MAX_SHARD_BYTES", bound)
     parts = [token_batch(n, 3, dtype, n).acts_nd for n in (4, 0, 1, 30)]
-    buffer = ActivationBuffer(3, dtype)
+    buffer = ActivationBuffer(3, dtype, Memory())
     for part in parts:
         buffer.append(part)
     assert len(buffer) == 35

@@ -9,7 +9,7 @@ import pytest
 from raysae.activations import CacheReader, CacheSettings
 from raysae.activations.collected import OrderedTokens, ShardTokens
 from raysae.activations.parts import ShardInMemory, n_parts, shard_parts
-from raysae.activations.reader import gathered
+from raysae.activations.reader import gathered, room_for
 from raysae.errors import DataError
 from tests.activations.caches import DTYPES, bits, token_batch, write_shard
 from tests.storages import at
@@ -35,7 +35,7 @@ def test_parts_hold_what_the_token_file_holds(tmp_path: Path, dtype: str, max_by
     assert (shard.rows, shard.d_in, shard.dtype) == (15, 6, dtype)
     expected = CacheReader(at(tmp_path), [files.shard.data]).read_rows(0, np.arange(15))
     every = np.arange(15)
-    found = gathered(np.full(15, 3), every, lambda _: shard, 6, dtype)
+    found = gathered(np.full(15, 3), every, lambda _: shard, room_for(15, 6, dtype), dtype)
     assert bits(found.acts_nd) == bits(expected.acts_nd)
     for name in ("modality_n", "sample_n", "position_n", "token_id_n", "norm_n"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
@@ -45,7 +45,9 @@ def test_some_rows_are_gathered_over_the_edges_of_parts() -> None:
     tokens = collected([12])
     shard = ShardInMemory(0, list(shard_parts(tokens, 1)), "x")
     row_n = np.array([0, 4, 4, 5, 11])
-    found = gathered(np.zeros(5, np.int64), row_n, lambda _: shard, 6, "float32")
+    found = gathered(
+        np.zeros(5, np.int64), row_n, lambda _: shard, room_for(5, 6, "float32"), "float32"
+    )
     np.testing.assert_array_equal(found.token_id_n, tokens.columns.token_id_n[row_n])
 
 

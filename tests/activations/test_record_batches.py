@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from raysae.activations.buffer import TokenColumns
+from raysae.activations.buffer import Memory, TokenColumns
 from raysae.activations.record_batches import one_ahead, record_batches, rows_in_batch
 from tests.activations.caches import DTYPES, bits, token_batch
 
@@ -18,7 +18,7 @@ def batches_of(acts_nd: torch.Tensor, order: list[int]) -> Iterator[pa.RecordBat
     numbers = np.arange(len(order), dtype=np.int32)
     columns = TokenColumns(*[numbers] * 3, np.zeros(len(order), np.uint8), numbers.astype("f4"))
     row = acts_nd.shape[1] * acts_nd.element_size() + 17
-    return record_batches(columns, acts_nd, np.array(order), 4 * row)
+    return record_batches(columns, acts_nd, np.array(order), 4 * row, memory=Memory())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from raysae.activations.buffer import TokenColumns
+from raysae.activations.buffer import ActivationBuffer, Memory, TokenColumns
 from raysae.activations.collected import OrderedTokens
-from raysae.activations.format import SAMPLES_SCHEMA, Compression
+from raysae.activations.format import SAMPLES_SCHEMA, Compression, dtype_name
 from raysae.activations.shard_file import write_samples_file, write_token_file
 from tests.activations.caches import DTYPES, bits, token_batch
 from tests.reference import activations as reference
@@ -25,13 +25,16 @@ def ordered(acts_nd: torch.Tensor, source_m: list[int]) -> OrderedTokens:
         (numbers % 3).astype(np.uint8),
         numbers.astype(np.float32) / 2,
     )
-    return OrderedTokens(columns, acts_nd, np.array(source_m), SAMPLES_SCHEMA.empty_table())
+    buffer = ActivationBuffer(acts_nd.shape[1], dtype_name(acts_nd.dtype), Memory())
+    buffer.append(acts_nd)
+    return OrderedTokens(columns, buffer, np.array(source_m), SAMPLES_SCHEMA.empty_table())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_rows_are_gathered_in_the_given_order(tmp_path: Path, dtype: torch.dtype) -> None:
     acts_nd = torch.arange(12, dtype=dtype).reshape(4, 3)
-    write_token_file(tmp_path / "x", ordered(acts_nd, [3, 0, 2]))
+    with (tmp_path / "x").open("wb") as file:
+        write_token_file(file, ordered(acts_nd, [3, 0, 2]))
     rows = reference.read_cache(tmp_path / "x")
     assert [row["activation"] for row in rows] == [[9, 10, 11], [0, 1, 2], [6, 7, 8]]
     assert [row["token_id"] for row in rows] == [200, 201, 202]
@@ -47,7 +50,8 @@ def test_offsets_are_those_of_the_hidden_states(
     monkeypatch.setattr("raysae.activations.shard_file.MAX_BATCH_BYTES", 300)
     acts_nd = token_batch(rows, 5, dtype).acts_nd
     order = list(reversed(range(rows)))
-    layout = write_token_file(tmp_path / "x", ordered(acts_nd, order))
+    with (tmp_path / "x").open("wb") as file:
+        layout = write_token_file(file, ordered(acts_nd, order))
     content = (tmp_path / "x").read_bytes()
     width = 5 * acts_nd.element_size()
     for row, source in enumerate(order):
@@ -57,7 +61,8 @@ def test_offsets_are_those_of_the_hidden_states(
 
 def sizes_of(directory: Path, compression: Compression, acts_nd: torch.Tensor) -> int:
     path = directory / compression
-    layout = write_token_file(path, ordered(acts_nd, list(range(len(acts_nd)))), compression)
+    with path.open("wb") as file:
+        layout = write_token_file(file, ordered(acts_nd, list(range(len(acts_nd)))), compression)
     assert bool(layout.offsets) == (compression == "none")
     return path.stat().st_size
 

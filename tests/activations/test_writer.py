@@ -4,11 +4,13 @@ import math
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pytest
 import torch
 
 from raysae.activations import CacheReader, CacheSettings, ShardWriter, collected, read_samples
+from raysae.activations.buffer import Memory
 from raysae.activations.format import SAMPLES_SCHEMA
 from raysae.errors import SettingsError
 from raysae.sample import TokenBatch
@@ -117,9 +119,9 @@ def test_empty_shard(tmp_path: Path) -> None:
     assert read_samples(at(tmp_path), files.shard.samples).num_rows == 0
 
 
-@pytest.mark.parametrize("rows", [1, 7, 1000])
-def test_norms_are_those_of_the_rows(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collected, "_NORM_ROWS", rows)
+@pytest.mark.parametrize("n_bytes", [1, 140, 1 << 20])
+def test_norms_are_those_of_the_rows(n_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collected, "_NORM_BYTES", n_bytes)
     acts_nd = torch.randn(20, 5).to(torch.bfloat16)
     expected = [math.sqrt(sum(float(x) ** 2 for x in row)) for row in acts_nd]
     np.testing.assert_allclose(collected.row_norms(acts_nd), expected, rtol=1e-5)
@@ -209,3 +211,50 @@ def test_nothing_is_left_of_an_abandoned_or_failed_shard(
     with pytest.raises(OSError):
         writer.finish()
     assert list(tmp_path.iterdir()) == []
+
+
+class WatchedMemory(Memory):
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: list[int] = []
+        self.given_back: list[int] = []
+
+    def take(self, n_bytes: int) -> npt.NDArray[np.uint8]:
+        block = super().take(n_bytes)
+        self.taken.append(block.ctypes.data)
+        return block
+
+    def give_back(self, block: npt.NDArray[np.uint8]) -> None:
+        super().give_back(block)
+        self.given_back.append(block.ctypes.data)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_memory_is_left_to_the_next_shard(tmp_path: Path, dtype: str) -> None:
+    """Shards in the memory of others are what each is in its own; two at once never share any."""
+    memory = WatchedMemory()
+
+    def filled(directory: str, shard: str, memory: Memory | None) -> ShardWriter:
+        writer = ShardWriter(
+            at(tmp_path / directory), shard, 6, dtype, CacheSettings(), memory=memory
+        )
+        for index in range(4):
+            writer.add(index, f"{shard}-{index}", index, token_batch(9 + index, 6, dtype))
+        return writer
+
+    for shard in ("s-1", "s-2", "s-3"):
+        filled("alone", shard, None).finish()
+    first, second = filled("shared", "s-1", memory), filled("shared", "s-2", memory)
+    first.finish()
+    third = filled("shared", "s-3", memory)
+    second.finish()
+    third.finish()
+    assert sorted(memory.taken) == sorted(memory.given_back)
+    # Two shards' hidden states at once, and the batches that one of them is gathered in.
+    assert (len(memory.taken), len(set(memory.taken))) == (6, 3)
+    alone, shared = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*.arrow")}
+        for name in ("alone", "shared")
+    )
+    assert len(alone) == 6
+    assert alone == shared
