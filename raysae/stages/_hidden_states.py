@@ -15,7 +15,7 @@ from raysae.models import HiddenStateModel, ModelSettings, PreparedSample, load_
 from raysae.sample import Modality, Rejection, Sample, TokenBatch
 from raysae.stages._filling import filled_batches
 from raysae.stages._trials import LIMITS
-from raysae.stages._watchdog import ends_process_after
+from raysae.stages._watchdog import ends_process_if_stalled
 from raysae.stages.chain import ChainSettings
 
 SHARDS_IN_ACTOR = 2
@@ -119,15 +119,16 @@ class HiddenStates:
     def prepare(self, rows: Sequence[Sample | Rejection]) -> PreparedShard:
         """Tokenise the usable rows; the others stay rejected, with their reasons."""
         shard = PreparedShard()
-        for row in rows:
-            if isinstance(row, Rejection):
-                shard.reject(row)
-                continue
-            try:
-                with ends_process_after(LIMITS.row_s):
-                    shard.add(row, self.model.outline(row))
-            except RejectedSampleError as error:
-                shard.reject(Rejection(row.sample_id, row.ordinal, error.reason, error.detail))
+        with ends_process_if_stalled(LIMITS.row_s) as going_on:
+            for row in rows:
+                going_on()
+                try:
+                    if isinstance(row, Rejection):
+                        shard.reject(row)
+                    else:
+                        shard.add(row, self.model.outline(row))
+                except RejectedSampleError as error:
+                    shard.reject(Rejection(row.sample_id, row.ordinal, error.reason, error.detail))
         return shard
 
     def run(self, shard: PreparedShard) -> Iterator[Batch]:

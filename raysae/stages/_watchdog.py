@@ -7,8 +7,10 @@ watches the clock, because a decoder in C code may hold the lock that Python's t
 from __future__ import annotations
 
 import faulthandler
+import math
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -22,6 +24,34 @@ def ends_process_after(seconds: float) -> Iterator[None]:
     faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
     try:
         yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+@contextmanager
+def ends_process_if_stalled(seconds: float) -> Iterator[Callable[[], None]]:
+    """End this process, with its stacks in its log, if nothing is heard for so long in the block.
+
+    To be used where much is done that takes little each, as setting the clock takes most of a
+    millisecond: signs of life within a twentieth of the time count as one, so that the process may
+    end so much earlier. Not to be nested.
+
+    Yields:
+        What gives a sign of life.
+    """
+    log, heard = sys.__stderr__, -math.inf
+    assert log is not None, "a worker has a log"
+
+    def sign() -> None:
+        nonlocal heard
+        now = time.monotonic()
+        if now - heard > seconds / 20:
+            heard = now
+            faulthandler.dump_traceback_later(seconds, exit=True, file=log)
+
+    sign()
+    try:
+        yield sign
     finally:
         faulthandler.cancel_dump_traceback_later()
 

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from raysae.stages._watchdog import ends_process_after, watched
+import pytest
+
+from raysae.stages._watchdog import ends_process_after, ends_process_if_stalled, watched
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -64,3 +66,33 @@ except KeyError:
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
     with ends_process_after(600.0):
         pass
+
+
+@pytest.mark.parametrize(("signs", "code"), [(30, 0), (31, 1)])
+def test_signs_of_life_put_the_end_off(signs: int, code: int) -> None:
+    """Three times as long as allowed for one; the last of them comes too late, or not at all."""
+    script = f"""
+import time
+from raysae.stages._watchdog import ends_process_if_stalled
+with ends_process_if_stalled(1.0) as going_on:
+    for number in range({signs}):
+        going_on()
+        time.sleep(0.1 if number < 30 else 20)
+time.sleep(1.5)
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert process.returncode == code
+    assert ("Timeout" in process.stderr) == bool(code)
+
+
+def test_signs_that_follow_at_once_set_no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    clocks: list[float] = []
+    monkeypatch.setattr(
+        "faulthandler.dump_traceback_later", lambda seconds, **_: clocks.append(seconds)
+    )
+    with ends_process_if_stalled(600.0) as going_on:
+        for _ in range(1000):
+            going_on()
+    assert clocks == [600.0]
