@@ -4,6 +4,7 @@ docs/storage.md lays down what is written here. Nothing in this package knows wh
 holds.
 """
 
+from raysae.artifacts.appending import APPENDING_BYTES
 from raysae.artifacts.artifact import (
     METADATA_FILE,
     OUTCOME_FILE,
@@ -37,6 +38,7 @@ from raysae.artifacts.uses import using
 from raysae.artifacts.versions import package_versions
 
 __all__ = [
+    "APPENDING_BYTES",
     "ATTEMPTS",
     "CHECKSUM",
     "MANIFEST_SCHEMA",

@@ -25,6 +25,9 @@ _BLOCK_BYTES = 8 << 20
 _BLOCKS = 4
 """Blocks in memory: one is filled, one hashed, one written, one in hand."""
 
+APPENDING_BYTES = _BLOCKS * _BLOCK_BYTES
+"""Memory that a file takes while it is appended to."""
+
 
 class _Pending(NamedTuple):
     """A block that is hashed and written."""

@@ -12,6 +12,7 @@ from functools import cached_property
 from raysae.activations.batches import bytes_ahead
 from raysae.activations.format import MAX_BATCH_BYTES, ROW_BYTES_WITHOUT_ACTIVATION
 from raysae.activations.stream import WINDOWS_IN_MEMORY
+from raysae.artifacts import APPENDING_BYTES
 from raysae.corpora import Corpus
 from raysae.errors import DataError, RejectedSampleError, SettingsError
 from raysae.finetune import longest_row, plan_tuning_memory, row_rules, training_processor
@@ -133,7 +134,8 @@ class Plan:
         disk = layers * self._kept_tokens * (self.forward.bytes_per_token + TOKEN_COLUMN_BYTES)
         # One shard is published while the next one is collected.
         one = self._fullest_shard(self.chain.sae_corpus) * disk
-        written = int(self._shards_at_once * (one + min(one, 2 * layers * MAX_BATCH_BYTES)))
+        writing = min(one, 2 * layers * MAX_BATCH_BYTES) + min(one, APPENDING_BYTES)
+        written = int(self._shards_at_once * (one + writing))
         # Of each further layer a batch's states, with their padding and without.
         batch = max(self.settings.run.token_budget, corpus.longest_tokens)
         noted = 2 * (layers - 1) * batch * self.forward.bytes_per_token

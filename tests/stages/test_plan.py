@@ -162,11 +162,11 @@ def test_two_shards_of_an_actor_take_their_room(chain: Chain) -> None:
     one, two = (stage.Plan(each).cache() for each in (Chain(whole), chain))
     disk = one.disk_bytes
     assert two.disk_bytes == disk
-    # Each is held, and gathered once more: of one shard all of it, of two a half each.
-    assert one.worker_bytes - two.worker_bytes == pytest.approx(0, abs=2)
+    # Each is held, gathered, and copied to be written: of one shard all of it, of two a half each.
+    assert one.worker_bytes - two.worker_bytes == pytest.approx(0, abs=3)
     quarter = replace(chain.settings, shards=ShardSettings(max_rows=16))
     four = stage.Plan(Chain(quarter)).cache()
-    assert two.worker_bytes - four.worker_bytes == pytest.approx(disk, rel=0.01)
+    assert two.worker_bytes - four.worker_bytes == pytest.approx(1.5 * disk, rel=0.01)
 
 
 def test_batches_ahead_take_their_room(chain: Chain) -> None:
