@@ -32,9 +32,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -47,8 +44,7 @@ from cache_ray import measure_actor_memory, measure_ray_overhead
 from cache_read import measure_read
 from cache_tools import Bench, Peer
 from cache_write import measure_write
-
-RESULTS = Path(__file__).resolve().parent / "results" / "cache.json"
+from measured import RESULTS, circumstances, store
 
 PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "write_data_path": measure_write,
@@ -73,7 +69,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--ray-rows", type=int, default=10_000)
     parser.add_argument("--memory-shards", type=int, default=1000)
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, default=RESULTS / "cache.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.work.mkdir(parents=True, exist_ok=True)
@@ -94,7 +90,7 @@ def main() -> None:
         results["versions"] = _versions(peer)
         for part in arguments.only:
             results[part] = {**_circumstances(bench), **PARTS[part](bench)}
-            arguments.results.write_text(json.dumps(results, indent=2) + "\n")
+            store(results, arguments.results)
     finally:
         peer.close()
     print(json.dumps(results, indent=2))
@@ -108,9 +104,7 @@ def _versions(peer: Peer) -> dict[str, Any]:
 def _circumstances(bench: Bench) -> dict[str, Any]:
     """Return when and where a part is measured, since parts are measured one by one."""
     return {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        "load_at_start": round(os.getloadavg()[0], 2),
+        **circumstances(),
         "threads": bench.threads,
         "repetitions": bench.repetitions,
     }

@@ -22,9 +22,9 @@ from cache_tools import (
     ratio,
     say,
     settle,
-    spread,
     write_shards,
 )
+from measured import drop_from_page_cache, spread
 
 from raysae.activations import CacheReader
 from raysae.storage import Directory
@@ -174,9 +174,7 @@ def _keep() -> float:
 def _evict(paths: Sequence[Path]) -> float:
     """Drop the files out of the page cache; return the largest share of one that stayed."""
     os.sync()
-    for path in paths:
-        with path.open("rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    drop_from_page_cache(paths)
     return max(_resident_share(path) for path in paths)
 
 

@@ -15,9 +15,9 @@ from cache_tools import (
     ratio,
     say,
     settle,
-    spread,
     write_shards,
 )
+from measured import spread
 
 from raysae.activations import BatchReader, CacheReader, ReadingOrder
 from raysae.storage import Directory

@@ -1,11 +1,10 @@
-"""What the parts of `cache.py` share: the peer's process, shards made beforehand, and spreads."""
+"""What the parts of `cache.py` share: the peer's process, shards made beforehand, and ratios."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import tempfile
 import time
@@ -19,9 +18,9 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import psutil
 import torch
+from measured import spread
 
-from raysae.activations import CacheSettings, ShardWriter
-from raysae.activations.buffer import Memory
+from raysae.activations import CacheSettings, Memory, ShardWriter
 from raysae.sample import TokenBatch
 from raysae.storage import Directory, open_storage
 
@@ -227,12 +226,6 @@ def settle(memory_gib: int = 2) -> None:
     for _ in range(_QUIET_TRIES):
         if psutil.cpu_times_percent(_QUIET_S).user <= _QUIET_PERCENT:
             break
-
-
-def spread(numbers: Sequence[float]) -> dict[str, float]:
-    """Return the median and the extremes, to four digits."""
-    values = {"median": statistics.median(numbers), "min": min(numbers), "max": max(numbers)}
-    return {name: float(f"{value:.4g}") for name, value in values.items()}
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:

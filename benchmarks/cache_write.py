@@ -16,10 +16,10 @@ from cache_tools import (
     ratio,
     say,
     settle,
-    spread,
     spreads,
     write_shards,
 )
+from measured import spread
 
 BATCH = 32
 FAST_BUFFER_BYTES = 32 << 20

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from typing import Any
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+from measured import RESULTS, circumstances, store
 
 from raysae.artifacts import ShardPlan, ShardSpec
 from raysae.corpora import CorpusSettings, open_corpus
@@ -39,7 +39,6 @@ from raysae.sample import Rejection, Sample
 from raysae.settings import RunSettings
 from raysae.storage import storage_at
 
-RESULTS = Path(__file__).resolve().parent / "results" / "driver_memory.json"
 MIB = 2**20
 ROWS_PER_SHARD = 256
 COLUMNS = ColumnMap(question="question", chosen="better", rejected="worse")
@@ -148,8 +147,7 @@ def main() -> None:
         print(f"MEASURED {json.dumps(measure(arguments.measure))}")
         return
     results: dict[str, Any] = {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        **circumstances(),
         "rows_per_shard": ROWS_PER_SHARD,
     }
     for kind in ("parquet", "jsonl"):
@@ -165,8 +163,7 @@ def main() -> None:
             (line,) = (one for one in output.splitlines() if one.startswith("MEASURED "))
             results[f"{kind}_{rows}"] = json.loads(line.removeprefix("MEASURED "))
             print(kind, rows, results[f"{kind}_{rows}"], flush=True)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    store(results, RESULTS / "driver_memory.json")
 
 
 if __name__ == "__main__":

@@ -21,15 +21,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from measured import RESULTS, circumstances, spread, store
 from real_shapes import make_samples
 
 from raysae.corpora import CorpusSettings, open_corpus
@@ -39,7 +37,6 @@ from raysae.sample import Sample
 from raysae.stages._hidden_states import HiddenStates, Reading, split_by_sample
 from raysae.stages._speed import matrix_rate
 
-RESULTS = Path(__file__).resolve().parent / "results"
 States = dict[str, torch.Tensor]
 """Sample id → hidden states of its tokens, (n, d_in), on the host."""
 
@@ -166,11 +163,6 @@ def largest_difference(one: States, other: States) -> float:
     return max(shares)
 
 
-def spread(numbers: Sequence[float]) -> dict[str, float]:
-    """Return the median and the extremes."""
-    return {"median": statistics.median(numbers), "min": min(numbers), "max": max(numbers)}
-
-
 def main() -> None:
     """Measure, print and store."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -210,8 +202,7 @@ def main() -> None:
     rate = matrix_rate(arguments.device.split(":")[0], arguments.dtype, arguments.threads)
     flops = ours.flops(samples)
     results = {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": _machine(arguments.device),
+        **circumstances(arguments.device),
         "arguments": {name: value for name, value in vars(arguments).items() if name != "name"},
         "tokens": sum(len(state) for state in runs["raysae"].values()),
         "samples_per_second": {
@@ -227,13 +218,7 @@ def main() -> None:
         "largest_relative_difference": difference,
     }
     print(json.dumps(results, indent=2))
-    (RESULTS / f"{arguments.name}.json").write_text(json.dumps(results, indent=2) + "\n")
-
-
-def _machine(device: str) -> str:
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name()
-    return f"{os.cpu_count()} cores, {platform.machine()}"
+    store(results, RESULTS / f"{arguments.name}.json")
 
 
 if __name__ == "__main__":

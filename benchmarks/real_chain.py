@@ -9,7 +9,9 @@ The corpus is made of the built-in pictures, enlarged to 672 pixels a side (2,92
 each). Each job runs as a user would start it, in a process of its own; the resident memory of Ray's
 worker processes is sampled while it runs. Results go to `benchmarks/results/real_chain.json`.
 
-`--jobs cache` runs that job alone; results go to `real_cache.json`.
+`--jobs cache` runs that job alone; results go to `real_cache.json`, with `--layers 0 1` to
+`real_cache_layers.json`. `--streamed` runs the training alone, without a cache; results go to
+`real_stream.json`.
 
 With `--s3` the storage is in a bucket of moto's server on this machine, behind the tests' proxy,
 which counts the requests; where a run without it left its storage in the same directory, the
@@ -22,7 +24,6 @@ import argparse
 import io
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -37,6 +38,7 @@ from typing import Any
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+from measured import RESULTS, circumstances, store
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -47,10 +49,9 @@ from raysae.storage import Directory, storage_at  # noqa: E402
 from tests.cluster.s3_proxy import s3_proxy  # noqa: E402
 from tests.cluster.s3_server import s3_server  # noqa: E402
 
-RESULTS = REPOSITORY / "benchmarks" / "results"
 SIDE = 672
 GIB = 2**30
-WORKERS = ("ray::MapWorker", "ray::RayTrainWorker", "ray::merge_states")
+WORKERS = ("ray::MapWorker", "ray::RayTrainWorker", "ray::merge_states", "ray::StreamActor")
 PLAN = re.compile(
     r"^plan: (\w+) +\S+ operations, ([\d.,]+) worker-hours, .*, ([\d.,]+) GiB of memory a worker, "
     r"([\d.,]+) GiB on disk$",
@@ -142,19 +143,32 @@ def planned(output: str) -> dict[str, dict[str, float]]:
 
 
 def chain_options(arguments: argparse.Namespace) -> list[str]:
-    """Return the options that all jobs share."""
+    """Return the options that all jobs share.
+
+    A streamed training needs its actors and its rank at the same time, on the same two cores.
+    """
+    actor, rank = ("0.5", "1") if arguments.streamed else ("1.5", "2")
     options = [
         *("--storage", arguments.storage, "--model", str(arguments.checkpoint)),
         *("--model.layer", "1", "--model.dtype", "bfloat16"),
         *("--run.token_budget", str(arguments.token_budget)),
-        *("--run.cpus_per_actor", "1.5", "--train.cpus_per_worker", "2"),
+        *("--run.cpus_per_actor", actor, "--train.cpus_per_worker", rank),
         *("--sae.d_sae", str(arguments.d_sae), "--sae.steps", str(arguments.steps)),
         *("--sae.k", "32", "--sae.batch_tokens", "4096", "--sae.lr_warmup_steps", "0"),
         *("--sae.lr_decay_steps", "0", "--shards.max_rows", "8"),
     ]
     for name in ("corpus", "sae_corpus"):
         options += [f"--{name}", "align-anything", f"--{name}.path", str(arguments.work / "corpus")]
+    if arguments.streamed:
+        options += ["--reading.stream", "true"]
     return options
+
+
+def job_options(job: str, arguments: argparse.Namespace) -> list[str]:
+    """Return the options of one job beyond those that all share."""
+    if job == "cache" and arguments.layers:
+        return ["--layers", json.dumps(arguments.layers)]
+    return tuning_options(arguments) if job == "finetune" else []
 
 
 def tuning_options(arguments: argparse.Namespace) -> list[str]:
@@ -168,36 +182,43 @@ def tuning_options(arguments: argparse.Namespace) -> list[str]:
 
 
 COMPARED = {
-    "cache": ("cache", "ray::MapWorker"),
-    "train": ("train", "ray::RayTrainWorker"),
-    "filter": ("score", "ray::MapWorker"),
-    "finetune": ("finetune", "ray::RayTrainWorker"),
+    "cache": {"cache": "ray::MapWorker"},
+    "train": {"train": "ray::RayTrainWorker"},
+    "filter": {"score": "ray::MapWorker"},
+    "finetune": {"finetune": "ray::RayTrainWorker"},
 }
-"""Job → the stage whose plan its workers' peak is compared with, and what they are called; the
+"""Job → the stages whose plan its workers' peak is compared with, and what they are called; the
 weights' actors and the scores' are alike."""
+STREAMED = {"train": {"stream": "ray::StreamActor", "train": "ray::RayTrainWorker"}}
+"""The same of a training without a cache."""
 
 
 def compare(
-    plan: dict[str, dict[str, float]], jobs: dict[str, Measured], storage: Directory
+    plan: dict[str, dict[str, float]],
+    jobs: dict[str, Measured],
+    compared: dict[str, dict[str, str]],
 ) -> dict[str, tuple[float, float]]:
-    """Return name → (planned, measured), in GiB."""
+    """Return stage → (planned, measured) of a worker's memory, in GiB."""
+    return {
+        stage: (plan[stage]["worker_gib"], job.peak_gib[worker])
+        for name, job in jobs.items()
+        for stage, worker in compared[name].items()
+    }
+
+
+def compare_cache(plan: dict[str, float], storage: Directory) -> dict[str, tuple[float, float]]:
+    """Return (planned, measured) of a cache's GiB on the disk, and of its seconds.
+
+    The seconds are from the stage's begin, Ray's included, to its end.
+    """
     cached = sum(
         entry.size
         for entry in (storage / "activations").entries()
         if entry.key.endswith(".arrow") and "/shard-" in entry.key and ".samples." not in entry.key
     )
-    compared = {"cache on disk": (plan["cache"]["disk_gib"], cached / GIB)}
-    for name, job in jobs.items():
-        stage, worker = COMPARED[name]
-        compared[stage] = (plan[stage]["worker_gib"], job.peak_gib[worker])
-    return compared
-
-
-def cache_seconds(plan: dict[str, dict[str, float]], storage: Directory) -> tuple[float, float]:
-    """Return (planned, measured): from the stage's begin, Ray's included, to its end."""
-    (artifact,) = (storage / "activations").directories()
-    metadata = (storage / "activations" / artifact).read_json("metadata.json")
-    return plan["cache"]["seconds"], metadata["seconds"]
+    caches = [storage / "activations" / name for name in (storage / "activations").directories()]
+    seconds = max(cache.read_json("metadata.json")["seconds"] for cache in caches)
+    return {"disk_gib": (plan["disk_gib"], cached / GIB), "seconds": (plan["seconds"], seconds)}
 
 
 def differing(here: Directory, there: Directory) -> list[str]:
@@ -238,15 +259,16 @@ def main() -> None:
     parser.add_argument("--token_budget", type=int, default=6144)
     parser.add_argument("--lora_rank", type=int, default=16, help="0: all weights")
     parser.add_argument("--s3", action="store_true")
+    parser.add_argument("--layers", type=int, nargs="+", help="of the cache")
+    parser.add_argument("--streamed", action="store_true")
     parser.add_argument("--jobs", nargs="+", choices=list(COMPARED), default=list(COMPARED))
     arguments = parser.parse_args()
     write_corpus(arguments.work / "corpus", arguments.rows)
     arguments.storage = str(arguments.work / "storage")
+    if arguments.streamed:
+        arguments.jobs = ["train"]
     if not arguments.s3:
-        names = {("cache",): "real_cache.json", tuple(COMPARED): "real_chain.json"}
-        results = measure(arguments)
-        if tuple(arguments.jobs) in names:
-            store(results, names[tuple(arguments.jobs)])
+        store(measure(arguments), RESULTS / results_name(arguments))
         return
     local = storage_at(arguments.storage)
     with bucket() as (arguments.storage, proxy):
@@ -256,43 +278,48 @@ def main() -> None:
         if local.exists("raysae.json"):
             results["differing"] = differing(local, storage_at(arguments.storage))
             print(f"files that differ from the local storage's: {results['differing']}")
-    store(results, "real_chain_s3.json")
+    store(results, RESULTS / "real_chain_s3.json")
+
+
+def results_name(arguments: argparse.Namespace) -> str:
+    """Return the name of the file for a run on a local storage."""
+    if arguments.streamed:
+        return "real_stream.json"
+    if arguments.jobs == ["cache"]:
+        return "real_cache_layers.json" if arguments.layers else "real_cache.json"
+    return "real_chain.json"
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Plan, run and compare the jobs on one storage."""
-    options, tuning = chain_options(arguments), tuning_options(arguments)
-    plan = planned(run_job("finetune", [*options, *tuning, "--plan"]).output)
+    options, last = chain_options(arguments), arguments.jobs[-1]
+    plan = planned(run_job(last, [*options, *job_options(last, arguments), "--plan"]).output)
     jobs = {}
     for job in arguments.jobs:
-        jobs[job] = run_job(job, options + tuning * (job == "finetune"))
+        jobs[job] = run_job(job, options + job_options(job, arguments))
         print(f"{job}: {jobs[job].seconds:.0f} s, peaks {jobs[job].peak_gib}", flush=True)
         print("\n".join(x for x in jobs[job].output.splitlines() if not x.startswith("  ")))
-    compared = compare(plan, jobs, storage_at(arguments.storage))
+    compared = compare(plan, jobs, STREAMED if arguments.streamed else COMPARED)
     for name, (predicted, peak) in compared.items():
         ratio = peak / predicted
         print(f"{name:14} planned {predicted:.2f} GiB, measured {peak:.2f} ({ratio:.2f}×)")
-    seconds = cache_seconds(plan, storage_at(arguments.storage))
-    print(f"cache: planned {seconds[0]:.0f} s, measured {seconds[1]:.0f} s")
+    results = {}
+    if "cache" in jobs:
+        results["cache"] = compare_cache(plan["cache"], storage_at(arguments.storage))
+        for name, (predicted, found) in results["cache"].items():
+            print(f"cache {name} planned {predicted:.2f}, measured {found:.2f}")
     return {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        **circumstances(),
         "rows": arguments.rows,
         "lora_rank": arguments.lora_rank,
         "planned": plan,
         "compared_gib": compared,
-        "cache_seconds": seconds,
+        **results,
         "jobs": {
             name: {k: v for k, v in asdict(job).items() if k != "output"}
             for name, job in jobs.items()
         },
     }
-
-
-def store(results: dict[str, Any], name: str) -> None:
-    """Write the results."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / name).write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -28,13 +26,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from measured import RESULTS, circumstances, store
 
 from raysae.artifacts import CHECKSUM, SCORE_SCHEMA, RowGroup, ScoreTable, file_sha256
 from raysae.artifacts.marks import mark_name
 from raysae.storage import storage_at, to_json
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-RESULTS = REPOSITORY / "benchmarks" / "results" / "score_table.json"
 GROUPS = 100_000
 LINEAGES = 40
 """Ten files by four scorers."""
@@ -294,17 +292,15 @@ def main() -> None:
     sys.path.insert(0, str(REPOSITORY))
     arguments.work.mkdir(parents=True, exist_ok=True)
     result = {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-        "load_at_start": os.getloadavg()[0],
+        **circumstances(),
         "row_groups": arguments.groups,
         "lineages": LINEAGES,
         "written_row_groups": WRITTEN,
         "local": local(arguments.work, arguments.groups),
         "s3_requests": {str(count): s3_requests(arguments.work, count) for count in S3_SIZES},
     }
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"wrote {RESULTS}")
+    store(result, RESULTS / "score_table.json")
+    print(f"wrote {RESULTS / 'score_table.json'}")
 
 
 if __name__ == "__main__":

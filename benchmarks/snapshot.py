@@ -18,9 +18,7 @@ import hashlib
 import json
 import os
 import pickle
-import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,12 +29,12 @@ from typing import Any
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+from measured import RESULTS, circumstances, spread, store
 
 from raysae.artifacts import content_id
 from raysae.corpora import CorpusSettings, open_corpus
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-RESULTS = REPOSITORY / "benchmarks" / "results" / "snapshot.json"
 MIB = 2**20
 PER_DIRECTORY = 1000
 CONTENTS = 8
@@ -134,11 +132,6 @@ def run(kind: str, directory: Path, cache: Path) -> dict[str, Any]:
     return dict(json.loads(output))
 
 
-def spread(numbers: list[float]) -> dict[str, float]:
-    """Return the median and the extremes."""
-    return {"median": statistics.median(numbers), "min": min(numbers), "max": max(numbers)}
-
-
 def main() -> None:
     """Measure, print and store."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -162,8 +155,7 @@ def main() -> None:
                     taken[kind].append(measured)
         cache_bytes = sum(file.stat().st_size for file in Path(cache).rglob("*.arrow"))
     results: dict[str, Any] = {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        **circumstances(),
         "files": arguments.files,
         "corpus_mib": corpus_bytes / MIB,
         "cache_mib": cache_bytes / MIB,
@@ -178,8 +170,7 @@ def main() -> None:
                 [peer[name] / run[name] for peer, run in zip(taken["loop"], runs, strict=True)]
             )
     print(json.dumps(results, indent=2))
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    store(results, RESULTS / "snapshot.json")
 
 
 if __name__ == "__main__":

@@ -17,10 +17,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -29,13 +27,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from measured import RESULTS, circumstances, spread, store
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from raysae.artifacts import CHECKSUM, Artifact, ArtifactSpec, Publication, ShardPlan  # noqa: E402
 from raysae.storage import Directory, open_storage  # noqa: E402
 
-RESULTS = REPOSITORY / "benchmarks" / "results" / "storage.json"
 SPEC = ArtifactSpec("benchmark", 1, {})
 MIB = 2**20
 
@@ -151,11 +150,6 @@ def _requests(proxy: object) -> dict[str, int]:
     return requests
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Return the middle and the ends of some measurements."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
 def main() -> None:
     """Measure, print, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -171,16 +165,14 @@ def main() -> None:
         sys.stdout.write(json.dumps(_in_new_directory(arguments)) + "\n")
         return
     results = {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        "load_at_start": os.getloadavg()[0],
+        **circumstances(),
         "repetitions": arguments.repetitions,
         "disk": _repeated(arguments.disk_shards, arguments.work, arguments.repetitions),
         "memory": _repeated(arguments.shards, arguments.memory, arguments.repetitions),
         "s3_shards": arguments.s3_shards,
         "s3_requests": measure_s3(arguments.s3_shards),
     }
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    store(results, RESULTS / "storage.json")
     sys.stdout.write(json.dumps(results, indent=2) + "\n")
 
 

@@ -14,48 +14,25 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
+
+from measured import RESULTS, circumstances, drop_from_page_cache, spread, store
 
 from raysae.artifacts import CHECKSUM, Artifact, ArtifactSpec, Publication, ShardPlan
 from raysae.storage import open_storage
 from raysae.upkeep.verify import VerifySettings, run_verify
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-RESULTS = REPOSITORY / "benchmarks" / "results" / "verify.json"
 THREADS = 2
 SHARD_BYTES = 256 << 20
 PIECE_BYTES = 16 << 20
-
-
-@dataclass
-class Spread:
-    """Several measurements of one thing.
-
-    Attributes:
-        median: Of them all.
-        low: The smallest.
-        high: The largest.
-    """
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: list[float]) -> Spread:
-        """Sum measurements up, to three digits."""
-        low, median, high = min(values), statistics.median(values), max(values)
-        return cls(*(float(f"{value:.3g}") for value in (median, low, high)))
 
 
 def write_storage(work: Path, shards: int) -> list[Path]:
@@ -74,17 +51,6 @@ def write_storage(work: Path, shards: int) -> list[Path]:
         )
     artifact.finish({}, shards=plan)
     return sorted((work / artifact.name).glob("*.arrow"))
-
-
-def drop_from_memory(files: list[Path]) -> None:
-    """Let the next reader of these files read the disk."""
-    for path in files:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
 
 
 def readers(work: Path, files: list[Path]) -> dict[str, Callable[[], None]]:
@@ -116,19 +82,19 @@ def measure(work: Path, files: list[Path], turns: int, *, cold: bool) -> dict[st
     for turn in range(turns + 1):
         for name, read in readers(work, files).items():
             if cold:
-                drop_from_memory(files)
+                drop_from_page_cache(files)
             started = time.perf_counter()
             read()
             if turn:  # the first turn warms up
                 speeds.setdefault(name, []).append(size / (time.perf_counter() - started) / 1e9)
     ratios = {
-        f"verify / {peer}": asdict(
-            Spread.of([a / b for a, b in zip(speeds["verify"], speeds[peer], strict=True)])
+        f"verify / {peer}": spread(
+            [a / b for a, b in zip(speeds["verify"], speeds[peer], strict=True)]
         )
         for peer in speeds
         if peer != "verify"
     }
-    return {"gb_per_s": {name: asdict(Spread.of(v)) for name, v in speeds.items()}, **ratios}
+    return {"gb_per_s": {name: spread(v) for name, v in speeds.items()}, **ratios}
 
 
 def main() -> None:
@@ -142,9 +108,7 @@ def main() -> None:
     files = write_storage(work, max(THREADS, round(options.gigabytes * 1e9 / SHARD_BYTES)))
     try:
         results = {
-            "date": time.strftime("%Y-%m-%d"),
-            "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-            "load_before": round(os.getloadavg()[0], 1),
+            **circumstances(),
             "threads": THREADS,
             "files": len(files),
             "bytes": sum(path.stat().st_size for path in files),
@@ -154,7 +118,7 @@ def main() -> None:
         }
     finally:
         shutil.rmtree(work)
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    store(results, RESULTS / "verify.json")
     sys.stdout.write(json.dumps(results, indent=2) + "\n")
 
 

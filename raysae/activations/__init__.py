@@ -6,6 +6,7 @@ are, `BatchReader` reads these ahead of their use, and `TokenLookup` finds singl
 """
 
 from raysae.activations.batches import BatchReader
+from raysae.activations.buffer import Memory
 from raysae.activations.cached_shard import CachedShard, cached_shards
 from raysae.activations.format import Compression, row_bytes
 from raysae.activations.index import write_dataset_index
@@ -23,6 +24,7 @@ __all__ = [
     "CachedShard",
     "CachedTokens",
     "Compression",
+    "Memory",
     "ReadingOrder",
     "ReadingSettings",
     "ShardFiles",

@@ -10,8 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from raysae.activations import CacheSettings
-from raysae.activations.buffer import Memory
+from raysae.activations import CacheSettings, Memory
 from raysae.activations.collected import OrderedTokens, ShardTokens
 from raysae.activations.parts import n_parts, shard_parts
 from raysae.artifacts import ShardSpec

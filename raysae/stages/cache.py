@@ -11,10 +11,10 @@ from raysae.activations import (
     CachedShard,
     CacheSettings,
     Compression,
+    Memory,
     ShardWriter,
     write_dataset_index,
 )
-from raysae.activations.buffer import Memory
 from raysae.artifacts import ATTEMPTS, Artifact, ShardSpec
 from raysae.sample import Rejection, Sample
 from raysae.stages._hidden_states import HiddenStates, Reading, split_by_sample
