@@ -51,7 +51,7 @@ from tests.cluster.s3_server import s3_server  # noqa: E402
 
 SIDE = 672
 GIB = 2**30
-WORKERS = ("ray::MapWorker", "ray::RayTrainWorker", "ray::merge_states", "ray::StreamActor")
+WORKERS = ("ray::MapWorker", "ray::RayTrainWorker", "ray::merge_states")
 PLAN = re.compile(
     r"^plan: (\w+) +\S+ operations, ([\d.,]+) worker-hours, .*, ([\d.,]+) GiB of memory a worker, "
     r"([\d.,]+) GiB on disk$",
@@ -189,7 +189,7 @@ COMPARED = {
 }
 """Job → the stages whose plan its workers' peak is compared with, and what they are called; the
 weights' actors and the scores' are alike."""
-STREAMED = {"train": {"stream": "ray::StreamActor", "train": "ray::RayTrainWorker"}}
+STREAMED = {"train": {"stream": "ray::MapWorker", "train": "ray::RayTrainWorker"}}
 """The same of a training without a cache."""
 
 
