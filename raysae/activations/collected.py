@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -47,8 +48,8 @@ class OrderedTokens(NamedTuple):
 
     def batches(
         self, max_bytes: int, compression: Compression = "none"
-    ) -> Iterator[pa.RecordBatch]:
-        """Yield them as `record_batches` does."""
+    ) -> AbstractContextManager[Iterator[pa.RecordBatch]]:
+        """Give them as `record_batches` does."""
         return record_batches(
             self.columns,
             self.acts_nd,

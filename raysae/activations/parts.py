@@ -29,8 +29,9 @@ def shard_parts(tokens: OrderedTokens, max_bytes: int = MAX_BATCH_BYTES) -> Iter
     schema = tokens_schema(tokens.acts_nd.shape[1], dtype_name(tokens.acts_nd.dtype))
     if len(tokens.source_m) == 0:
         yield _as_stream(schema, None)
-    for batch in tokens.batches(max_bytes):
-        yield _as_stream(schema, batch)
+    with tokens.batches(max_bytes) as batches:
+        for batch in batches:
+            yield _as_stream(schema, batch)
 
 
 def n_parts(tokens: OrderedTokens, max_bytes: int = MAX_BATCH_BYTES) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from raysae.activations.format import (
     activation_array,
     as_numpy,
     dtype_name,
+    numpy_type,
     row_bytes,
     tokens_schema,
 )
@@ -27,6 +29,7 @@ def rows_in_batch(d_in: int, dtype: str, max_bytes: int) -> int:
     return max(1, max_bytes // row_bytes(d_in, dtype))
 
 
+@contextmanager
 def record_batches(
     columns: TokenColumns,
     acts_nd: torch.Tensor,
@@ -35,10 +38,12 @@ def record_batches(
     compression: Compression = "none",
     *,
     memory: Memory,
-) -> Iterator[pa.RecordBatch]:
-    """Yield tokens in a given order; a batch is good until the next but one is asked for.
+) -> Iterator[Iterator[pa.RecordBatch]]:
+    """Give tokens in a given order; a batch is good until the next but one is asked for.
 
-    Rows are gathered straight into two batches' memory, which is used by turns.
+    Rows are gathered straight into two batches' memory, which is used by turns and given back when
+    the context ends: not before, since the last batches are in use until then, and not where it
+    ends with an error, since a thread may still be gathering.
 
     Args:
         columns: The other columns, m rows, in the order of writing.
@@ -49,12 +54,25 @@ def record_batches(
         memory: Where the two batches' memory comes from, and goes back to.
     """
     d_in, dtype = acts_nd.shape[1], dtype_name(acts_nd.dtype)
-    schema = tokens_schema(d_in, dtype, compression)
     batch_rows = rows_in_batch(d_in, dtype, max_bytes)
-    stored_nd = as_numpy(acts_nd)
     # Of one size whatever the shard's, for the next shard to use; only what is written costs.
-    block = memory.take(2 * batch_rows * d_in * stored_nd.itemsize)
-    gathered_2bd = block.view(stored_nd.dtype).reshape(2, batch_rows, d_in)
+    block = memory.take(2 * batch_rows * d_in * acts_nd.element_size())
+    gathered_2bd = block.view(numpy_type(dtype)).reshape(2, batch_rows, d_in)
+    schema = tokens_schema(d_in, dtype, compression)
+    yield _gathered(columns, acts_nd, source_m, gathered_2bd, schema)
+    memory.give_back(block)
+
+
+def _gathered(
+    columns: TokenColumns,
+    acts_nd: torch.Tensor,
+    source_m: npt.NDArray[np.int64],
+    gathered_2bd: npt.NDArray[Any],
+    schema: pa.Schema,
+) -> Iterator[pa.RecordBatch]:
+    """Yield batches of rows that are gathered into two places by turns."""
+    _, batch_rows, d_in = gathered_2bd.shape
+    stored_nd, dtype = as_numpy(acts_nd), dtype_name(acts_nd.dtype)
     for number, start in enumerate(range(0, len(source_m), batch_rows)):
         rows = slice(start, min(start + batch_rows, len(source_m)))
         batch_bd = gathered_2bd[number % 2, : rows.stop - rows.start]
@@ -69,7 +87,6 @@ def record_batches(
             activation_array(batch_bd.reshape(-1), d_in, dtype),
         ]
         yield pa.RecordBatch.from_arrays([*map(_arrow, arrays)], schema=schema)
-    memory.give_back(block)
 
 
 def one_ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -76,8 +76,9 @@ def write_token_file(
     with (
         pa.PythonFile(file, "w") as sink,
         pa.ipc.new_stream(sink, schema, options=options) as stream,
+        tokens.batches(MAX_BATCH_BYTES, compression) as batches,
     ):
-        for batch in one_ahead(tokens.batches(MAX_BATCH_BYTES, compression)):
+        for batch in one_ahead(batches):
             stream.write_batch(batch)
             # The hidden states are a message's last buffer.
             held = batch.num_rows * d_in * acts_nd.element_size()

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -9,14 +12,24 @@ import pyarrow as pa
 import pytest
 import torch
 
-from raysae.activations import CacheReader, CacheSettings, ShardWriter, collected, read_samples
-from raysae.activations.buffer import Memory
+from raysae.activations import (
+    CacheReader,
+    CacheSettings,
+    Memory,
+    ShardWriter,
+    collected,
+    read_samples,
+)
 from raysae.activations.format import SAMPLES_SCHEMA
+from raysae.artifacts.appending import AppendedFile
 from raysae.errors import SettingsError
 from raysae.sample import TokenBatch
 from tests.activations.caches import DTYPES, bits, token_batch, write_shard
 from tests.reference import activations as reference
 from tests.storages import at
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -227,6 +240,44 @@ class WatchedMemory(Memory):
     def give_back(self, block: npt.NDArray[np.uint8]) -> None:
         super().give_back(block)
         self.given_back.append(block.ctypes.data)
+
+
+def test_shards_that_are_written_at_once_share_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An actor publishes a shard in one thread while it publishes the next one in another."""
+    write_now, memory = AppendedFile.write, Memory()
+
+    def write_slowly(file: AppendedFile, data: ReadableBuffer) -> int:
+        time.sleep(0.001)
+        return write_now(file, data)
+
+    monkeypatch.setattr(AppendedFile, "write", write_slowly)
+
+    def files(directory: str, memory: Memory | None) -> dict[str, bytes]:
+        def write(number: int) -> None:
+            for turn in range(8):
+                writer = ShardWriter(
+                    at(tmp_path / directory),
+                    f"s-{number}-{turn}",
+                    6,
+                    "float32",
+                    CacheSettings(),
+                    memory=memory,
+                )
+                for index in range(1 + 3 * number):
+                    name = f"{number}-{turn}-{index}"
+                    writer.add(index, name, index, token_batch(40 + turn, 6, "float32"))
+                writer.finish()
+
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(write, range(3)))
+        found = (tmp_path / directory).rglob("*.arrow")
+        return {path.name: path.read_bytes() for path in found}
+
+    alone = files("alone", None)
+    assert len(alone) == 2 * 3 * 8
+    assert files("shared", memory) == alone
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
