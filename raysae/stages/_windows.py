@@ -85,7 +85,8 @@ class WindowFiller:
             self._filled.put(error)
 
     def _fill(self, shards: Iterator[StreamedShard], heard: Callable[[], None]) -> None:
-        epoch, tokens, checked = self._start.epoch, 0, False
+        # An epoch that is entered in its middle has had tokens: those that were read before.
+        epoch, tokens, checked = self._start.epoch, int(self._start[1:] != (0, 0)), False
         for plan in self._order.windows_from(self._start):
             if plan.epoch > epoch:
                 if not tokens:

@@ -15,21 +15,30 @@ from raysae.stages._streamed_tokens import _StreamedTokens
 from raysae.stages._windows import WindowFiller
 from tests.activations.test_stream import shard_in_memory
 
+START = StreamPosition()
+
 
 class Shards:
     """Stands in for a `ShardStream`: shards of some rows, in order, and how many were taken."""
 
-    def __init__(self, order: StreamOrder, rows: list[int], fails_after: int | None = None) -> None:
+    def __init__(
+        self,
+        order: StreamOrder,
+        rows: list[int],
+        fails_after: int | None = None,
+        start: StreamPosition = START,
+    ) -> None:
         self.order = order
         self.rows = rows
         self.fails_after = fails_after
+        self.start = start
         self.taken = 0
         self.closed = False
         self.stopped = threading.Event()
 
     def shards(self) -> Iterator[StreamedShard]:
         try:
-            for plan in self.order.windows_from(StreamPosition()):
+            for plan in self.order.windows_from(self.start):
                 for number in plan.shard_s.tolist():
                     if self.taken == self.fails_after:
                         raise DataError("x is damaged; restore it.")
@@ -45,13 +54,15 @@ class Shards:
         self.stopped.set()
 
 
-def filler(shards: Shards, checks: list[int] | None = None) -> WindowFiller:
+def filler(
+    shards: Shards, checks: list[int] | None = None, start: StreamPosition = START
+) -> WindowFiller:
     def on_epoch() -> bool:
         if checks is not None:
             checks.append(shards.taken)
         return checks is not None and len(checks) == 2
 
-    return WindowFiller(shards.order, StreamPosition(), shards, on_epoch)  # type: ignore[arg-type]
+    return WindowFiller(shards.order, start, shards, on_epoch)  # type: ignore[arg-type]
 
 
 def settled(shards: Shards) -> int:
@@ -127,6 +138,31 @@ def test_a_corpus_without_tokens_is_no_endless_job() -> None:
     shards = Shards(StreamOrder(3, 0, 2), [0, 0, 0])
     with pytest.raises(DataError, match=r"^train: the corpus gave no token .*cache settings"):
         next(filler(shards).windows())
+
+
+@pytest.mark.parametrize(("window", "first"), [(2, (1, 0)), (1, (1, 0)), (0, (0, 0))])
+def test_a_run_that_goes_on_behind_the_last_tokens_of_an_epoch_finds_the_next_one(
+    window: int, first: tuple[int, int]
+) -> None:
+    """A checkpoint may be of an epoch's very end, or of a place with empty windows behind it."""
+    order = StreamOrder(4, 0, 2)
+    rows = [5] * 4
+    *_, last = order.windows(0)
+    for number in last.shard_s.tolist():
+        rows[number] = 0
+    start = StreamPosition(0, window)
+    running = filler(Shards(order, rows, start=start), start=start)
+    found = next(running.windows())
+    running.stop()
+    assert (found.plan.epoch, found.plan.number) == first
+
+
+def test_an_epoch_without_tokens_behind_the_one_that_was_entered_ends_the_job() -> None:
+    start = StreamPosition(0, 1)
+    shards = Shards(StreamOrder(3, 0, 2), [0, 0, 0], start=start)
+    with pytest.raises(DataError, match=r"^train: the corpus gave no token"):
+        next(filler(shards, start=start).windows())
+    assert shards.taken == 1 + 3
 
 
 def test_the_ends_of_epochs_are_told_until_that_was_enough() -> None:
