@@ -14,9 +14,11 @@ from typing import Any
 import pyarrow as pa
 
 from raysae.storage.backend import Backend, Entry
+from raysae.storage.checksums import fits_its_name, other_bytes
 from raysae.storage.documents import parse_json, to_json
 from raysae.storage.node_cache import full_cache, open_cached
 from raysae.storage.scratch import FULL, finished_or_gone, link_or_copy
+from raysae.storage.temporaries import temporary_name
 from raysae.storage.uris import check_name
 
 
@@ -162,17 +164,25 @@ class Directory:
 
         Raises:
             FileNotFoundError: It is not there.
+            StorageError: It holds other bytes than the checksum in its name says.
         """
 
         def write(path: Path) -> None:
+            # Beside what is made of it, where another process removes it if this one dies, and not
+            # as a copy that is kept: what is made takes its place.
+            original = path.with_name(temporary_name())
             try:
-                # Not as a copy that is kept: what is made of it takes its place.
-                with self.fetched([name]) as files:
-                    make(_mapped(os.open(files / name, os.O_RDONLY)), path)
+                self.fetch(name, original)
+                # Of a local file nobody has asked yet, and what is made of it is kept for long.
+                if self.is_local and not fits_its_name(original, name):
+                    raise other_bytes(self.describe(name))
+                make(_mapped(os.open(original, os.O_RDONLY)), path)
             except OSError as error:
                 if error.errno in FULL:
                     raise full_cache(path, error.errno) from error
                 raise
+            finally:
+                original.unlink(missing_ok=True)
 
         return _mapped(open_cached(f"{self.describe(name)}\0{what}", None, write))
 

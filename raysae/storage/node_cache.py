@@ -204,10 +204,11 @@ def _copies(directory: Path) -> list[tuple[float, int, Path]]:
     for path in directory.iterdir():
         with suppress(FileNotFoundError):
             status = path.lstat()
-            if status.st_uid != os.getuid() or not stat.S_ISREG(status.st_mode):
+            is_file = stat.S_ISREG(status.st_mode)
+            if status.st_uid != os.getuid() or not (is_file or stat.S_ISLNK(status.st_mode)):
                 continue
             if is_temporary(path.name) and writer_is_dead(path.name):
                 path.unlink()
-            elif _COPY.fullmatch(path.name):
+            elif is_file and _COPY.fullmatch(path.name):
                 copies.append((status.st_mtime, status.st_size, path))
     return sorted(copies)

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from raysae.errors import StorageError
 from raysae.storage.backend import Entry, Upload
-from raysae.storage.checksums import fits_its_name
+from raysae.storage.checksums import fits_its_name, other_bytes
 from raysae.storage.filesystems import object_filesystem
 from raysae.storage.node_cache import full_cache, open_cached
 from raysae.storage.retry import retrying
@@ -332,10 +332,7 @@ class ObjectBackend:
             self._do("read", key, partial(self._get, key, target))
             if fits_its_name(target, key):
                 return
-        raise StorageError(
-            f"storage: {self.describe(key)} holds other bytes than its name says; delete it and "
-            "run the job again, which makes it anew."
-        )
+        raise other_bytes(self.describe(key))
 
     def _get(self, key: str, target: Path) -> None:
         """Copy an object in one try."""

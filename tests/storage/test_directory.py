@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import math
 import os
 import pickle
@@ -12,6 +13,7 @@ import pytest
 from raysae.errors import DataError, StorageError
 from raysae.storage import Directory, is_temporary
 from raysae.storage.local import LocalBackend
+from raysae.storage.node_cache import cache_directory
 from tests.storage.fake_store import Store, fake_backend
 
 
@@ -175,6 +177,37 @@ def test_what_is_made_of_a_file_is_made_once(tmp_path: Path, is_local: bool) -> 
     assert reverse.times == 3
     with pytest.raises(FileNotFoundError):
         directory.map_made("none", "reverse", reverse)
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+def test_nothing_is_made_of_other_bytes_than_the_name_says(tmp_path: Path, is_local: bool) -> None:
+    """What is made is kept for as long as the machine runs, also when the file is mended."""
+    backend = LocalBackend(tmp_path) if is_local else fake_backend(Store())
+    directory, reverse = Directory(backend), Reverser()
+    name = f"shard-{hashlib.sha256(b'whole').hexdigest()[:16]}.arrow"
+    directory.put_bytes(name, b"wrong")
+    with pytest.raises(StorageError, match=f"{name} holds other bytes than its name says"):
+        directory.map_made(name, "reverse", reverse)
+    assert reverse.times == 0
+    directory.put_bytes(name, b"whole")
+    assert directory.map_made(name, "reverse", reverse).to_pybytes() == b"elohw"
+
+
+def test_what_something_is_made_of_lies_beside_it(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A full disk is then the one where older copies make room, and nothing outlives a process."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
+    directory.put_bytes("a", b"abc")
+    seen = []
+
+    def make(content: pa.Buffer, path: Path) -> None:
+        seen.extend(other.name for other in path.parent.iterdir() if is_temporary(other.name))
+        path.write_bytes(content)
+
+    directory.map_made("a", "copy", make)
+    assert len(seen) == 1
+    assert not [path for path in cache_directory().iterdir() if is_temporary(path.name)]
 
 
 def test_a_disk_that_is_full_of_what_is_made(directory: Directory) -> None:
