@@ -42,8 +42,9 @@ WORKER_START_S = 15.0
 LOADED_BYTES_PER_S = 500e6
 """At which a worker reads a model from a disk, or over a network."""
 
-PARTS_IN_ACTOR = 3
-"""Of a streamed shard: gathered, as a message, and on the way to the object store."""
+PARTS_IN_ACTOR = 4
+"""Of each streamed shard: two to gather in by turns, one as a message, and one on its way to the
+object store."""
 
 GIB = 1 << 30
 
@@ -134,7 +135,7 @@ class Plan:
         disk = layers * self._kept_tokens * (self.forward.bytes_per_token + TOKEN_COLUMN_BYTES)
         # One shard is published while the next one is collected.
         one = self._fullest_shard(self.chain.sae_corpus) * disk
-        writing = min(one, 2 * layers * MAX_BATCH_BYTES) + min(one, APPENDING_BYTES)
+        writing = min(one, 2 * MAX_BATCH_BYTES) + min(one, APPENDING_BYTES)
         written = int(self._shards_at_once * (one + writing))
         # Of each further layer a batch's states, with their padding and without.
         batch = max(self.settings.run.token_budget, corpus.longest_tokens)
@@ -148,9 +149,9 @@ class Plan:
         """
         sae, run = self.settings.sae, self.settings.run
         passes = sae.steps * sae.batch_tokens / max(1, self._kept_tokens)
-        # The parts of one shard are handed over while the next one is collected.
-        held = self._shards_at_once * self._shard_bytes
-        held += min(self._shard_bytes, PARTS_IN_ACTOR * MAX_BATCH_BYTES)
+        # A shard's parts are handed over while the next one is collected, or handed over, too.
+        parts = PARTS_IN_ACTOR * min(self._shard_bytes, MAX_BATCH_BYTES)
+        held = self._shards_at_once * (self._shard_bytes + parts)
         one_pool = self._model_stage(self.sae_corpus, passes, 0, held)
         starts = self.settings.train.workers * run.min_actors * self._actor_start_s
         return replace(one_pool, seconds=one_pool.seconds + starts)
