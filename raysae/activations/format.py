@@ -42,6 +42,7 @@ TORCH_DTYPES = {
 """The dtypes that a cache can hold, by name."""
 
 _ARROW_TYPES = {"float32": pa.float32(), "float16": pa.float16(), "bfloat16": pa.uint16()}
+_END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 _NUMPY_TYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 
 ROW_BYTES_WITHOUT_ACTIVATION = 4 + 4 + 4 + 1 + 4
@@ -131,6 +132,12 @@ def read_tokens_schema(schema: pa.Schema, file: str) -> TokenFormat:
     ):
         raise DataError(f"{file} has other columns than the activation cache's:\n{schema}")
     return TokenFormat(d_in, dtype, compression)
+
+
+def is_whole(content: pa.Buffer) -> bool:
+    """Whether an Arrow IPC stream has its end; one cut between batches reads without an error."""
+    end: bytes = content.slice(max(0, content.size - len(_END_OF_STREAM))).to_pybytes()
+    return end == _END_OF_STREAM
 
 
 def known_dtype(dtype: str) -> str:

@@ -13,7 +13,7 @@ import torch
 
 from raysae.activations.cached_shard import CachedShard
 from raysae.activations.format import as_torch, numpy_type
-from raysae.activations.mapped_shard import MappedShard, open_shard
+from raysae.activations.mapped_shard import MappedShard, missing, open_shard
 from raysae.activations.samples_table import read_samples
 from raysae.storage import Directory
 
@@ -131,7 +131,10 @@ class TokenLookup:
             (int(start_m[first]), int(start_m[stop - 1]) + acts_md.strides[0])
             for first, stop in runs
         ]
-        parts = self._directory.read_ranges(about.data, ranges)
+        try:
+            parts = self._directory.read_ranges(about.data, ranges)
+        except FileNotFoundError as error:
+            raise missing(self._directory.describe(about.data)) from error
         for (first, stop), part in zip(runs, parts, strict=True):
             acts_md[first:stop] = np.frombuffer(part, acts_md.dtype).reshape(stop - first, -1)
         return acts_md

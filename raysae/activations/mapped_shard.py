@@ -12,15 +12,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from raysae.activations.format import COMPRESSED_SUFFIX, read_tokens_schema, tokens_schema
+from raysae.activations.format import (
+    COMPRESSED_SUFFIX,
+    is_whole,
+    read_tokens_schema,
+    tokens_schema,
+)
 from raysae.errors import DataError
 from raysae.storage import Directory
 
 AGAIN = "delete it and run the job again, which makes this shard anew."
 
 _PAGE_BYTES = 4096
-
-_END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
 COLUMNS: Mapping[str, npt.DTypeLike] = MappingProxyType(
@@ -55,16 +58,12 @@ class MappedShard:
 
     def __init__(self, content: pa.Buffer, where: str) -> None:
         try:
-            source = pa.BufferReader(content)
-            with pa.ipc.open_stream(source) as stream:
+            with pa.ipc.open_stream(pa.BufferReader(content)) as stream:
                 self.d_in, self.dtype, _ = read_tokens_schema(stream.schema, where)
                 batches = list(stream)
-            # A stream that was cut between two batches reads without an error.
-            source.seek(max(0, source.size() - len(_END_OF_STREAM)))
-            complete = source.read() == _END_OF_STREAM
         except (pa.ArrowException, OSError) as error:
             raise _damaged(where, error) from error
-        if not complete:
+        if not is_whole(content):
             raise DataError(f"{where} was cut short; {AGAIN}")
         if any(column.null_count for batch in batches for column in batch.columns):
             raise DataError(f"{where} has nulls, which no cache has; {AGAIN}")
@@ -126,6 +125,7 @@ def open_shard(directory: Directory, name: str) -> MappedShard:
 
     Raises:
         DataError: It is missing, damaged, cut short, or of another format.
+        StorageError: A compressed one holds other bytes than its name says.
     """
     return MappedShard(_map(directory, name), directory.describe(name))
 
@@ -148,7 +148,7 @@ def _map(directory: Directory, name: str) -> pa.Buffer:
             return directory.map_made(name, "unpacked", _unpack)
         return directory.map(name)
     except FileNotFoundError as error:
-        raise DataError(f"{where} is missing; run the job again, which makes it anew.") from error
+        raise missing(where) from error
     except pa.ArrowException as error:
         raise _damaged(where, error) from error
     except OSError as error:
@@ -165,8 +165,13 @@ def _unpack(content: pa.Buffer, path: Path) -> None:
         with pa.ipc.new_stream(file, schema) as unpacked:
             for batch in stream:
                 unpacked.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
-    if content.slice(max(0, content.size - len(_END_OF_STREAM))).to_pybytes() != _END_OF_STREAM:
+    if not is_whole(content):
         raise pa.ArrowInvalid("it was cut short")
+
+
+def missing(where: str) -> DataError:
+    """Say that a token file is not there."""
+    return DataError(f"{where} is missing; run the job again, which makes it anew.")
 
 
 def _damaged(where: str, error: Exception) -> DataError:

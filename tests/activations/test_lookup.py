@@ -53,6 +53,16 @@ class Cache:
             self.shards.append(writer.finish().shard)
 
 
+@pytest.mark.parametrize("is_local", [True, False])
+def test_a_missing_token_file_is_named(tmp_path: Path, is_local: bool) -> None:
+    directory = at(tmp_path) if is_local else Directory(fake_backend(Store()), "cache")
+    cache = Cache(directory, "float32")
+    directory.delete(cache.shards[0].data)
+    asked = [np.array([number]) for number in (0, 1, 3)]
+    with pytest.raises(DataError, match=f"{cache.shards[0].data} is missing; run the job again"):
+        TokenLookup(directory, cache.shards).read(*asked)
+
+
 def tokens_to_ask(count: int) -> np.ndarray:
     """Return (shard, sample, position) of some tokens in random order, some of them twice."""
     everything = [

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from raysae.activations import CacheReader, Compression, ReadingOrder, read_samples
-from raysae.activations.format import as_numpy
-from raysae.errors import DataError
+from raysae.activations.format import SAMPLES_SCHEMA, VERSION_KEY, as_numpy
+from raysae.errors import DataError, StorageError
 from tests.activations.caches import DTYPES, token_batch, write_shard
 from tests.reference import activations as reference
 from tests.storages import at
@@ -113,22 +113,42 @@ def test_damage_is_named(
     data = path.read_bytes()
     middle = len(data) // 2
     altered = data[: middle - 50] + b"nonsense" * 12 + data[middle + 46 :]
-    wrong = [altered] if compression == "zstd" else []  # else they are other numbers
+    # What is unpacked is checked against the name first; else altered bytes are other numbers.
+    wrong = [altered] if compression == "zstd" else []
+    error = StorageError if compression == "zstd" else DataError
     for damaged in (data[:-8], data[:-100], data[:50], b"", b"nonsense" * 20, *wrong):
         path.write_bytes(damaged)
-        with pytest.raises(DataError, match=files.shard.data):
+        with pytest.raises(error, match=files.shard.data):
             CacheReader(at(tmp_path), [files.shard.data])
-        with suppress(DataError):
+        with suppress(error):
             # What is not looked at there is seen where it is read.
             CacheReader(at(tmp_path), [files.shard.data], [20]).read_ahead(0)
+    path.write_bytes(data)
+    assert CacheReader(at(tmp_path), [files.shard.data]).shard_rows == (20,)
     path.unlink()
+    if compression == "zstd":  # What was unpacked of the whole file is kept.
+        (copies,) = (tmp_path / "copies").glob("raysae-*[!k]")
+        copies.unlink()
     with pytest.raises(DataError, match=files.shard.data):
         CacheReader(at(tmp_path), [files.shard.data])
     with pytest.raises(DataError, match="no shard"):
         CacheReader(at(tmp_path), [])
-    (tmp_path / files.shard.samples).write_bytes(b"nonsense")
     path.write_bytes(data)
-    with pytest.raises(DataError, match=files.shard.samples):
+
+
+def test_a_damaged_samples_table_is_named(tmp_path: Path) -> None:
+    files = write_shard(tmp_path, [token_batch(20, 3)])
+    path = tmp_path / files.shard.samples
+    data = path.read_bytes()
+    end = data.rindex(b"\xff\xff\xff\xff", 0, len(data) - 8)
+    for damaged in (b"nonsense", data[:-8], data[:end]):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=files.shard.samples):
+            read_samples(at(tmp_path), files.shard.samples)
+    old = SAMPLES_SCHEMA.with_metadata({VERSION_KEY: b"1"})
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, old):
+        pass
+    with pytest.raises(DataError, match="or another version"):
         read_samples(at(tmp_path), files.shard.samples)
 
 
