@@ -55,20 +55,27 @@ class ScoreWorker:
         score: ScoreSettings,
     ) -> None:
         self.table = table
-        self.groups = groups
+        self.groups = dict(groups)
         self.inputs = inputs
         self.score = score
         self.weights = read_weights(weights)
         self.encoder = Encoder(reading, sae)
 
     def finished(self, shard: ShardSpec) -> dict[str, Any] | None:
-        """Return the counts of a shard whose row groups are complete, else None."""
-        groups = list(self.groups[shard.name].values())
-        # The last one is asked for first: of most shards nothing is there yet.
-        mark = self.table.mark(groups[-1])
-        if mark is None or self.table.missing(groups).groups:
+        """Return the counts of a shard whose row groups are complete, else None.
+
+        Those that an attempt had finished before it was lost are not written again.
+        """
+        groups = self.groups[shard.name]
+        # The first one that is written: of most shards nothing is there yet.
+        mark = self.table.mark(next(iter(groups.values())))
+        if mark is None:
             return None
-        return counts_of(mark)
+        lacking = set(self.table.missing(groups.values()).groups)
+        if not lacking:
+            return counts_of(mark)
+        self.groups[shard.name] = {name: one for name, one in groups.items() if one in lacking}
+        return None
 
     def work(self, shard: ShardSpec, samples: Sequence[Sample | Rejection]) -> Publish:
         """Score one shard."""

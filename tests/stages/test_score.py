@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raysae.artifacts import LiveGroup, ScoreTable
+from raysae.artifacts.marks import mark_name
 from raysae.pipeline import make
 from raysae.sample import Modality, Sample
 from raysae.scoring import SCORERS, SelectionSettings
@@ -100,6 +101,37 @@ def test_a_lost_row_group_is_scored_again_and_only_it(made: Made) -> None:
     after = contents(path_of(table.directory) / "data")
     assert {name: after[name] for name in before} == before
     assert len(after) == len(before) + 1
+
+
+def test_what_a_lost_attempt_has_finished_of_a_shard_is_not_written_again(made: Made) -> None:
+    chain = made.chain
+    table = ScoreTable(chain.root)
+    shard = chain.shards(chain.corpus)[1]
+    groups = {scorer: chain.row_group(shard, scorer) for scorer in SCORERS}
+    scores = table.read(groups.values())
+    for scorer in SCORERS[2:]:
+        mark = table.mark(groups[scorer])
+        assert mark is not None
+        table.directory.remove([mark["files"][0]["name"], mark_name(groups[scorer].shard)])
+    before = contents(path_of(table.directory))
+    worker = ScoreWorker(
+        table=table,
+        groups={shard.name: groups},
+        reading=Reading.of(chain.settings),
+        sae=chain.sae.directory,
+        weights=chain.weights.directory,
+        inputs={scorer: chain.score_inputs(scorer) for scorer in SCORERS},
+        score=chain.settings.score,
+    )
+    assert worker.finished(shard) is None
+    assert worker.work(shard, list(chain.corpus.read_samples(shard)))()["rows"] == 32
+    after = contents(path_of(table.directory))
+    assert {name: after[name] for name in before} == before
+    assert len(after) == len(before) + 2 * len(SCORERS[2:])
+    assert table.read(groups.values()).equals(scores)
+    counts = worker.finished(shard)
+    assert counts is not None
+    assert counts["rows"] == 32
 
 
 def test_a_model_that_takes_fewer_rows_has_row_groups_of_its_own(
