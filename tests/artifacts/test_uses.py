@@ -11,11 +11,16 @@ import pytest
 from raysae.artifacts import uses
 from raysae.artifacts.uses import USES, using
 from raysae.errors import StorageError
-from raysae.storage import Directory, open_storage
+from raysae.storage import Directory, Entry, open_storage
+
+
+def entries(root: Directory) -> list[Entry]:
+    """The uses; not the files that are about to become one, which collection leaves alone too."""
+    return [entry for entry in (root / USES).entries() if entry.key.endswith(".json")]
 
 
 def held(root: Directory) -> list[list[str]]:
-    return [(root / USES).read_json(entry.key)["artifacts"] for entry in (root / USES).entries()]
+    return [(root / USES).read_json(entry.key)["artifacts"] for entry in entries(root)]
 
 
 def test_a_use_is_there_as_long_as_the_block_runs(tmp_path: Path) -> None:
@@ -46,7 +51,7 @@ def wait_until(true: Callable[[], object]) -> None:
 
 
 def modified(root: Directory) -> list[float]:
-    return [entry.modified for entry in (root / USES).entries() if entry.key.endswith(".json")]
+    return [entry.modified for entry in entries(root)]
 
 
 def test_a_use_does_not_grow_old_and_comes_back(tmp_path: Path, hurried: None) -> None:
