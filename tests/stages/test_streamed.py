@@ -64,6 +64,7 @@ def weights(chain: Chain) -> dict[str, Any]:
 
 
 @pytest.mark.ray
+@pytest.mark.cluster
 def test_the_sae_is_that_of_a_cache_though_the_rank_died(
     cached: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
