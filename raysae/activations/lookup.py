@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from raysae.activations.cached_shard import CachedShard
@@ -82,6 +84,29 @@ class TokenLookup:
     def __reduce__(self) -> tuple[type[TokenLookup], tuple[Directory, Sequence[CachedShard]]]:
         """Pickle what it is made of; what was read so far is read again."""
         return TokenLookup, (self._directory, self._shards)
+
+    def find(self, sample_ids: Sequence[str]) -> list[tuple[int, int]]:
+        """Return a shard's number and a row of its samples table for each of some sample ids.
+
+        No index leads from an id to a shard: the samples tables are read from the first on, until
+        all ids are found. One that is there twice is found where it is first.
+
+        Raises:
+            IndexError: There is no such sample; the message names it.
+            DataError: A file is missing or damaged.
+        """
+        wanted = pa.array(sorted({*sample_ids}), pa.string())
+        places: dict[str, tuple[int, int]] = {}
+        for number, shard in enumerate(self._shards):
+            if len(places) == len(wanted):
+                break
+            id_n = read_samples(self._directory, shard.samples).column("sample_id")
+            for row in np.flatnonzero(pc.is_in(id_n, value_set=wanted).to_numpy()).tolist():
+                places.setdefault(id_n[row].as_py(), (number, row))
+        missing_id = next((one for one in sample_ids if one not in places), None)
+        if missing_id is not None:
+            raise IndexError(f"{self._directory} has no sample {missing_id!r}")
+        return [places[one] for one in sample_ids]
 
     def positions(self, shard: int, sample: int) -> npt.NDArray[np.int64]:
         """Return the positions of a sample's kept tokens, ascending."""

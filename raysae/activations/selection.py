@@ -55,6 +55,20 @@ def keep_of_sample(
     return KeptTokens(index_m, n - n_fraction, n_fraction - len(index_m))
 
 
+def count_kept(modality_n: npt.NDArray[np.uint8], settings: CacheSettings) -> int:
+    """Return how many tokens of a sample `keep_of_sample` keeps, without drawing them.
+
+    Args:
+        modality_n: uint8 (n,).
+        settings: What to keep.
+    """
+    n, limit = len(modality_n), settings.tokens_per_sample or len(modality_n)
+    if settings.image_fraction < 0:
+        return min(n, limit)
+    images = int(np.count_nonzero(modality_n == Modality.IMAGE))
+    return sum(balanced_counts(images, n - images, settings.image_fraction, limit))
+
+
 def balanced_counts(images: int, others: int, fraction: float, limit: int) -> tuple[int, int]:
     """Return how many image and other tokens to keep: the most that have the wanted share.
 

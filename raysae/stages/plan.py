@@ -11,6 +11,7 @@ from functools import cached_property
 
 from raysae.activations.batches import bytes_ahead
 from raysae.activations.format import MAX_BATCH_BYTES, ROW_BYTES_WITHOUT_ACTIVATION
+from raysae.activations.selection import count_kept
 from raysae.activations.stream import WINDOWS_IN_MEMORY
 from raysae.artifacts import APPENDING_BYTES
 from raysae.corpora import Corpus
@@ -60,6 +61,8 @@ class CorpusPlan:
         rows: All rows.
         usable: Share [0, 1] of the sampled rows that the model can be shown.
         tokens: Predicted tokens of all usable rows.
+        kept_tokens: Those of them that a cache would keep, by `cache.image_fraction` and
+            `cache.tokens_per_sample`; what `cache.max_norm_ratio` drops, nobody can foresee.
         flops: Predicted floating-point work of the model on them.
         longest_tokens: Tokens of the longest sampled row.
         pixels_per_token: Bytes of prepared image tiles for each token.
@@ -71,6 +74,7 @@ class CorpusPlan:
     rows: int
     usable: float
     tokens: int
+    kept_tokens: int
     flops: float
     longest_tokens: int
     pixels_per_token: float
@@ -104,6 +108,11 @@ class StagePlan:
         """Worker-hours."""
         return self.seconds / 3600
 
+    @property
+    def gpu_hours(self) -> float:
+        """GPU-hours: those of the workers times the GPUs, or the fraction, that each has."""
+        return self.hours * self.gpus
+
 
 class Plan:
     """The plan of a chain: each stage as if nothing of it were finished.
@@ -132,7 +141,7 @@ class Plan:
     def cache(self) -> StagePlan:
         """Plan the cache of hidden states, or one of each layer."""
         corpus, layers = self.sae_corpus, len(self.chain.caches)
-        disk = layers * self._kept_tokens * (self.forward.bytes_per_token + TOKEN_COLUMN_BYTES)
+        disk = layers * corpus.kept_tokens * (self.forward.bytes_per_token + TOKEN_COLUMN_BYTES)
         # One shard is published while the next one is collected.
         one = self._fullest_shard(self.chain.sae_corpus) * disk
         writing = min(one, 2 * MAX_BATCH_BYTES) + min(one, APPENDING_BYTES)
@@ -148,7 +157,7 @@ class Plan:
         One more pool makes the tokens that the SAE is judged by.
         """
         sae, run = self.settings.sae, self.settings.run
-        passes = sae.steps * sae.batch_tokens / max(1, self._kept_tokens)
+        passes = sae.steps * sae.batch_tokens / max(1, self.sae_corpus.kept_tokens)
         # A shard's parts are handed over while the next one is collected, or handed over, too.
         parts = PARTS_IN_ACTOR * min(self._shard_bytes, MAX_BATCH_BYTES)
         held = self._shards_at_once * (self._shard_bytes + parts)
@@ -162,16 +171,11 @@ class Plan:
         return min(SHARDS_IN_ACTOR, len(self.chain.shards(self.chain.sae_corpus)))
 
     @property
-    def _kept_tokens(self) -> int:
-        """Tokens of `sae_corpus` that training may see."""
-        corpus, kept = self.sae_corpus, self.settings.cache.tokens_per_sample
-        return min(corpus.tokens, kept * corpus.rows) if kept else corpus.tokens
-
-    @property
     def _shard_bytes(self) -> int:
         """Bytes of the fullest shard's kept tokens."""
         row = self.forward.bytes_per_token + ROW_BYTES_WITHOUT_ACTIVATION
-        return int(self._fullest_shard(self.chain.sae_corpus) * self._kept_tokens * row)
+        share = self._fullest_shard(self.chain.sae_corpus)
+        return int(share * self.sae_corpus.kept_tokens * row)
 
     @property
     def _window_bytes(self) -> int:
@@ -339,10 +343,12 @@ def plan_corpus(chain: Chain, corpus: Corpus, forward: ForwardPlan) -> CorpusPla
     lengths = [sample.n_tokens for sample in ready.prepared]
     tiles = [sum(image.n_tiles for image in sample.images) for sample in ready.prepared]
     flops = sum(forward.flops(n, t) for n, t in zip(lengths, tiles, strict=True))
+    kept = sum(count_kept(one.modality_n, chain.settings.cache) for one in ready.prepared)
     return CorpusPlan(
         rows=corpus.snapshot.rows,
         usable=usable,
         tokens=int(sum(lengths) * factor),
+        kept_tokens=int(kept * factor),
         flops=flops * factor,
         longest_tokens=max(lengths),
         pixels_per_token=sum(tiles) * _tile_bytes(states, ready) / sum(lengths),
@@ -402,13 +408,12 @@ def print_plan(chain: Chain, kinds: Collection[str]) -> None:
     for name, stage in stages.items():
         sys.stdout.write(f"plan: {name:10} {_described(stage, price)}\n")
     hours = sum(stage.hours for stage in stages.values())
-    dollars = sum(stage.hours * stage.gpus for stage in stages.values()) * price
+    gpu_hours = sum(stage.gpu_hours for stage in stages.values())
     disk = sum(stage.disk_bytes for stage in stages.values())
     free = chain.root.free_bytes()
     left = "" if free is None else f" of {free / GIB:,.1f} GiB free"
     sys.stdout.write(
-        f"plan: together   {hours:,.3f} worker-hours, ${dollars:,.2f}, {disk / GIB:,.2f} GiB on "
-        f"disk{left}\n"
+        f"plan: together   {_hours(hours, gpu_hours, price)}, {disk / GIB:,.2f} GiB on disk{left}\n"
     )
     if free is not None and disk > free:
         raise SettingsError(
@@ -439,10 +444,15 @@ def _print_corpus(name: str, corpus: CorpusPlan, chain: Chain) -> None:
 def _described(stage: StagePlan, price: float) -> str:
     """Describe a stage in a line."""
     return (
-        f"{stage.flops:.2e} operations, {stage.hours:,.3f} worker-hours, "
-        f"${stage.hours * stage.gpus * price:,.2f}, {stage.worker_bytes / GIB:,.2f} GiB of memory "
-        f"a worker, {stage.disk_bytes / GIB:,.2f} GiB on disk"
+        f"{stage.flops:.2e} operations, {_hours(stage.hours, stage.gpu_hours, price)}, "
+        f"{stage.worker_bytes / GIB:,.2f} GiB of memory a worker, "
+        f"{stage.disk_bytes / GIB:,.2f} GiB on disk"
     )
+
+
+def _hours(hours: float, gpu_hours: float, price: float) -> str:
+    """Describe working time, and what it costs where it is a GPU's."""
+    return f"{hours:,.3f} worker-hours, {gpu_hours:,.3f} GPU-hours, ${gpu_hours * price:,.2f}"
 
 
 def _sampled_rows(corpus: Corpus) -> Iterator[Sample | Rejection]:

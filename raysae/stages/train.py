@@ -22,6 +22,7 @@ from raysae.sae import SAE_FILES, Ranks, Sae, SaeHealth, SaeSettings, SaeTrainer
 from raysae.stages._cached_tokens import cached_source
 from raysae.stages._checkpoints import Checkpoints
 from raysae.stages._outcome import Outcome, finishing
+from raysae.stages._progress import duration
 from raysae.stages._ranks import RankPlan, run_ranks
 from raysae.stages._streamed_tokens import streamed_source
 from raysae.stages._tokens import RankTokens, TokenSource
@@ -194,13 +195,15 @@ def _take_steps(training: _Training, tokens: RankTokens, checkpoints: Checkpoint
     task, ranks, trainer = training.task, training.ranks, training.trainer
     history, steps = training.history, training.task.sae.steps
     log_every = max(1, steps // LOG_POINTS)
+    first, started = trainer.steps_done, time.monotonic()
     for batch in tokens.batches(trainer.steps_done, steps):
         trainer.step(batch.acts_nd, batch.modality_n)
         done, last = trainer.steps_done, trainer.steps_done == steps
         if done % log_every == 0 or last:
             history.append(trainer.metrics())
             if ranks.rank == 0 and (len(history) % 10 == 0 or last):
-                _print_progress(history[-1], steps)
+                pace = (time.monotonic() - started) / (done - first)
+                _print_progress(history[-1], steps, pace * (steps - done))
         if done % task.run.checkpoint_every == 0 or last:
             positions = _gathered(tokens.position(), ranks)
             if ranks.rank == 0:
@@ -275,11 +278,12 @@ def _health(task: TrainTask, sae: Sae) -> dict[str, Any]:
     return {"held_out": task.tokens.held_out > 0, **health.summary()}
 
 
-def _print_progress(point: dict[str, float], steps: int) -> None:
-    """Print one line of the training curve."""
+def _print_progress(point: dict[str, float], steps: int, left_s: float) -> None:
+    """Print one line of the training curve, and how many seconds are left."""
+    left = f", {duration(left_s)} left" if point["step"] < steps else ""
     sys.stdout.write(
         f"train: step {point['step']:,.0f}/{steps:,}, loss {point['loss']:.4g}, "
-        f"fvu {point['fvu']:.3f}, l0 {point['l0']:.1f}, dead {point['dead_share']:.1%}\n"
+        f"fvu {point['fvu']:.3f}, l0 {point['l0']:.1f}, dead {point['dead_share']:.1%}{left}\n"
     )
     sys.stdout.flush()
 

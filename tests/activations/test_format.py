@@ -60,6 +60,13 @@ def test_document_names_the_samples_columns() -> None:
     ]
 
 
+def test_document_names_what_a_mark_holds(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path, [token_batch(5, 4, "float32")]).shard
+    named = [name for row in table_under("The mark") for name in row[0].split(", ")]
+    assert sorted(named) == sorted(shard.to_json())
+    assert all(f"`{rule}`" in DOCUMENT.read_text() for rule in shard.dropped)
+
+
 def test_document_names_the_dtypes() -> None:
     pattern = re.compile(r"^\| `(\w+)` \| (\w+) \| (?:IEEE|the bits)", re.MULTILINE)
     written = pattern.findall(DOCUMENT.read_text())

@@ -53,6 +53,21 @@ class Cache:
             self.shards.append(writer.finish().shard)
 
 
+def test_samples_are_found_by_their_ids(tmp_path: Path) -> None:
+    directory = at(tmp_path)
+    shards = []
+    for number, ids in enumerate([["b", "a"], [], ["c", "a"]]):
+        writer = ShardWriter(directory, f"shard-{number:05d}", 6, "float32", CacheSettings())
+        for row, sample_id in enumerate(ids):
+            writer.add(row, sample_id, row, token_batch(3, 6, "float32"))
+        shards.append(writer.finish().shard)
+    tokens = TokenLookup(directory, shards)
+    assert tokens.find(["c", "a", "b", "a"]) == [(2, 0), (0, 1), (0, 0), (0, 1)]
+    assert tokens.find([]) == []
+    with pytest.raises(IndexError, match="has no sample 'd'"):
+        tokens.find(["a", "d"])
+
+
 @pytest.mark.parametrize("is_local", [True, False])
 def test_a_missing_token_file_is_named(tmp_path: Path, is_local: bool) -> None:
     directory = at(tmp_path) if is_local else Directory(fake_backend(Store()), "cache")

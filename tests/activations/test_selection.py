@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysae.activations import CacheSettings
-from raysae.activations.selection import balanced_counts, keep_by_norm, keep_of_sample
+from raysae.activations.selection import balanced_counts, count_kept, keep_by_norm, keep_of_sample
 from tests.reference import activations as reference
 
 COUNTS = st.integers(0, 60)
@@ -42,6 +42,7 @@ def test_kept_tokens_and_counts_add_up(modality: list[int], limit: int, fraction
     modality_n = np.array(modality, dtype=np.uint8)
     settings = CacheSettings(tokens_per_sample=limit, image_fraction=fraction)
     kept = keep_of_sample(modality_n, 7, settings)
+    assert len(kept.index_m) == count_kept(modality_n, settings)
     assert np.all(np.diff(kept.index_m) > 0)
     assert len(kept.index_m) + kept.dropped_by_fraction + kept.dropped_by_limit == len(modality)
     assert kept.dropped_by_limit >= 0

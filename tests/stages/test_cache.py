@@ -16,6 +16,7 @@ from raysae.pipeline import make
 from raysae.sample import Sample
 from raysae.stages.chain import CacheJobSettings, Chain
 from raysae.storage import read_json
+from tests.activations.test_format_alone import Alone
 from tests.stages.chains import cached_sample, contents, reader_of, unfinished_files
 from tests.stages.conftest import Made
 from tests.stages.recomputed import SlowChain, modality_of
@@ -73,6 +74,22 @@ def test_hidden_states_are_those_of_the_whole_model(made: Made) -> None:
         assert tokens.token_id_n.tolist() == ids.tolist()
         assert tokens.modality_n.tolist() == [modality_of(i) for i in ids.tolist()]
         torch.testing.assert_close(tokens.acts_nd, acts_nd, atol=1e-4, rtol=1e-4)
+
+
+def test_what_a_job_makes_is_read_by_the_page(made: Made) -> None:
+    chain = made.chain
+    alone, reader = Alone(path_of(chain.activations.directory)), reader_of(chain)
+    states = {key: act_d for mark in alone.marks for key, act_d in alone.tokens(mark).items()}
+    assert len(states) == reader.rows
+    ids = samples_of(chain)["sample_id"].to_pylist()
+    for ordinal in (0, 31, 40):
+        shard, index = divmod(ordinal, 32)
+        acts_nd = cached_sample(reader, shard, index).acts_nd
+        read_nd = [states[ids[ordinal], position].tolist() for position in range(len(acts_nd))]
+        assert read_nd == acts_nd.double().tolist()
+    metadata = json.loads((alone.cache / "metadata.json").read_bytes())
+    assert metadata["data_files"] == [mark["cached"]["data"] for mark in alone.marks]
+    assert metadata["data_rows"] == [mark["cached"]["rows"] for mark in alone.marks]
 
 
 def test_datasets_opens_it(made: Made) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from raysae.activations import CacheSettings, ReadingSettings
+from raysae.activations.selection import keep_of_sample
 from raysae.corpora import CorpusSettings
 from raysae.errors import DataError, SettingsError
 from raysae.models import model_size
@@ -156,6 +157,18 @@ def test_kept_tokens_bound_the_disk(chain: Chain) -> None:
     assert stage.Plan(few).cache().disk_bytes == 64 * 2 * (32 * 4 + 25)
 
 
+def test_a_share_of_image_tokens_bounds_the_disk(chain: Chain) -> None:
+    """Of each sample as many tokens as there can be of which a tenth are image tokens."""
+    settings = CacheSettings(image_fraction=0.1, tokens_per_sample=9)
+    plan = stage.Plan(Chain(replace(chain.settings, cache=settings)))
+    states = stage.HiddenStates(stage.Reading(chain.settings.model, "meta", token_budget=1))
+    prepared = states.prepare(list(chain.sae_corpus.all_samples())).prepared
+    kept = sum(len(keep_of_sample(one.modality_n, 0, settings).index_m) for one in prepared)
+    assert 0 < kept < 64 * 9
+    assert plan.cache().disk_bytes == kept * (32 * 4 + 25)
+    assert plan.stream().flops > stage.Plan(chain).stream().flops
+
+
 def test_two_shards_of_an_actor_take_their_room(chain: Chain) -> None:
     """One is published while the next one is collected."""
     whole = replace(chain.settings, shards=ShardSettings(max_rows=64))
@@ -191,6 +204,19 @@ def test_gpus_cost_money(chain: Chain, capsys: pytest.CaptureFixture[str]) -> No
     stage.print_plan(Chain(replace(chain.settings, run=run)), ALL)
     *_, together = capsys.readouterr().out.splitlines()
     assert re.search(r"\$[1-9]", together)
+
+
+def test_gpu_hours_are_those_of_the_gpus(chain: Chain, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunSettings(gpus_per_actor=0.25)
+    plan = stage.Plan(Chain(replace(chain.settings, run=run)))
+    assert plan.cache().gpu_hours == pytest.approx(plan.cache().hours / 4)
+    assert plan.train().gpu_hours == 0
+    long = replace(plan.cache(), seconds=8 * 3600)
+    assert "8.000 worker-hours, 2.000 GPU-hours, $6.00" in stage._described(long, 3.0)
+    stage.print_plan(plan.chain, ALL)
+    lines = capsys.readouterr().out.splitlines()
+    hours = [float(found[1]) for line in lines if (found := re.search(r"([\d.]+) GPU-h", line))]
+    assert sum(hours[:-1]) == pytest.approx(hours[-1], abs=0.01)
 
 
 def test_what_does_not_fit_the_disk_is_refused(

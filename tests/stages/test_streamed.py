@@ -79,11 +79,11 @@ def test_the_sae_is_that_of_a_cache_though_the_rank_died(
 
         print_progress = train._print_progress
 
-        def die_after_25_steps(point: dict[str, float], steps: int) -> None:
+        def die_after_25_steps(point: dict[str, float], *rest: Any) -> None:
             if point["step"] > 25 and not mark.exists():
                 mark.touch()
                 os._exit(1)
-            print_progress(point, steps)
+            print_progress(point, *rest)
 
         train._print_progress = die_after_25_steps
         train._train_rank(config)

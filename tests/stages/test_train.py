@@ -155,3 +155,14 @@ def test_shards_without_tokens_are_neither_trained_on_nor_held_out(
 def test_a_cache_without_tokens_is_named(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no token"):
         cached_source(unmade(tiny_model, tmp_path, [0, 0]))
+
+
+def test_a_line_tells_the_time_that_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+    point = {"step": 30.0, "loss": 0.5, "fvu": 0.25, "l0": 8.0, "dead_share": 0.0}
+    stage._print_progress(point, 90, 65.0)
+    stage._print_progress({**point, "step": 90.0}, 90, 0.0)
+    under_way, last = capsys.readouterr().out.splitlines()
+    assert under_way == (
+        "train: step 30/90, loss 0.5, fvu 0.250, l0 8.0, dead 0.0%, 1 min 5 s left"
+    )
+    assert last.endswith("dead 0.0%")
